@@ -1,0 +1,1 @@
+//! What a node's speaker should be, derived from the datastore.

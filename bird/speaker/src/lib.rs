@@ -1,0 +1,1 @@
+//! The BGP speaker as a value: sessions, RIBs, decision, filters, export groups, restart.

@@ -1,0 +1,1 @@
+//! The speaker's shell: sockets, listener, FIB, control socket.

@@ -1,0 +1,1 @@
+//! One binary, five roles.

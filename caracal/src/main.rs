@@ -1,0 +1,2 @@
+//! `caracal`: one binary, five roles.
+fn main() {}

@@ -1,0 +1,1 @@
+//! One store trait, two real stores: etcd v3 and an embedded file.

@@ -1,0 +1,1 @@
+//! Calico's resources, keys, selectors and blocks, typed both ways.

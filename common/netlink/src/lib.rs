@@ -1,0 +1,1 @@
+//! The kernel, synchronous and batched: links, addresses, routes, neighbours, monitor, namespaces.

@@ -1,0 +1,1 @@
+//! The first hundred lines of every main: log, health, metrics, shutdown.

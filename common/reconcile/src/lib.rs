@@ -1,0 +1,1 @@
+//! Desired against actual: deltas, passes, per-key backoff.

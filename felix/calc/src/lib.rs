@@ -1,0 +1,1 @@
+//! Datastore facts to what this node's dataplane should be.

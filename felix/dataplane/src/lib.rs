@@ -1,0 +1,1 @@
+//! Convert, drive, apply: our terms to kernel state.

@@ -1,0 +1,1 @@
+//! The worker: one loop over sync events, the netlink monitor and timers.

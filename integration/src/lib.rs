@@ -1,0 +1,1 @@
+//! The lab: network namespaces as typed topologies; system tests, benches, demo.
