@@ -1,0 +1,545 @@
+//! What a speaker shall be: plain data, compared by value, so that [`crate::Speaker::configure`] can tell what changed.
+//!
+//! Nothing here is checked for sense beyond types; [`Config::validate`] names the contradictions that would make a session
+//! impossible, with the field and the fix.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::policy::FilterSet;
+
+/// Everything the speaker is told. Build it whole, hand it over whole; the speaker finds the difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Who we are.
+    pub local: Local,
+    /// Configured neighbours, keyed by `name`, which must be unique.
+    pub peers: Vec<PeerConfig>,
+    /// Ranges from which unknown neighbours may call.
+    pub listen_ranges: Vec<ListenRange>,
+    /// Routes of our own: block blackholes, service ranges, host routes, statics of a router.
+    pub originated: Vec<Originated>,
+    /// Named filters; peers refer to them by name. A name that is missing is skipped, as Calico does.
+    pub filters: BTreeMap<String, FilterSet>,
+    /// What peers may be told after their export filters gave no verdict.
+    pub export: ExportRules,
+    /// What goes into the kernel.
+    pub kernel: KernelRules,
+    /// Interfaces (glob patterns) whose connected routes are not learned.
+    pub ignored_interfaces: Vec<String>,
+    /// How a restart of this speaker treats what it left in the kernel.
+    pub restart: RestartConfig,
+    /// Seed of all jitter. Give each node its own, for example a hash of its name.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            local: Local::default(),
+            peers: Vec::new(),
+            listen_ranges: Vec::new(),
+            originated: Vec::new(),
+            filters: BTreeMap::new(),
+            export: ExportRules::AcceptAll,
+            kernel: KernelRules::default(),
+            ignored_interfaces: Vec::new(),
+            restart: RestartConfig::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// Identity of this speaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Local {
+    /// Our AS number.
+    pub asn: u32,
+    /// BGP Identifier (RFC 6286: any non-zero value). A change resets every session.
+    pub router_id: Ipv4Addr,
+    /// Cluster id for clients that have none of their own in [`PeerConfig::cluster_id`]; `None`: the router id.
+    pub cluster_id: Option<Ipv4Addr>,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Local { asn: 64512, router_id: Ipv4Addr::UNSPECIFIED, cluster_id: None }
+    }
+}
+
+/// One neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerConfig {
+    /// Unique name, stable over reconfigurations: it is the identity of the session.
+    pub name: String,
+    /// Address to call and to be called from.
+    pub address: IpAddr,
+    /// Interface of a link-local peer.
+    pub interface: Option<String>,
+    /// TCP port to call.
+    pub port: u16,
+    /// The peer's AS. 0 accepts any (dynamic neighbours only).
+    pub remote_as: u32,
+    /// AS that this session shows instead of [`Local::asn`].
+    pub local_as: Option<u32>,
+    /// Families to offer.
+    pub families: Families,
+    /// Wait to be called.
+    pub passive: bool,
+    /// Administratively up.
+    pub enabled: bool,
+    /// Local address to bind when calling; calls arriving at another address are refused when set.
+    pub source_address: Option<IpAddr>,
+    /// Our next hop for IPv4 routes; `None`: the local address of the session when it is IPv4.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Our next hop for IPv6 routes; `None`: the local address of the session when it is IPv6.
+    pub next_hop_v6: Option<Ipv6Addr>,
+    /// Hold time offered, seconds; 0 or at least 3.
+    pub hold_time: u16,
+    /// Keepalive interval, seconds; `None`: a third of the negotiated hold time.
+    pub keepalive: Option<u16>,
+    /// Longest pause between two attempts to connect; the first come within 100 ms.
+    pub connect_retry: Duration,
+    /// How long to stay away after the peer or we ended the session with an error: first and longest pause.
+    pub error_wait: (Duration, Duration),
+    /// End a session whose peer reads nothing for this long (RFC 9687); `None`: off. Zero: twice the hold time.
+    pub send_hold: Option<Duration>,
+    /// Accept only packets from at most this many hops away (RFC 5082).
+    pub ttl_security: Option<u8>,
+    /// Hops that our packets may take; 1: directly connected only.
+    pub multihop: u8,
+    /// A TCP MD5 password exists; the shell holds it.
+    pub password: bool,
+    /// Reflect routes for this peer (RFC 4456).
+    pub route_reflector_client: bool,
+    /// Cluster id used towards and checked from this peer.
+    pub cluster_id: Option<Ipv4Addr>,
+    /// Which next hop the peer is told.
+    pub next_hop: NextHopMode,
+    /// ADD-PATH (RFC 7911), both families.
+    pub add_path: AddPath,
+    /// Graceful restart (RFC 4724, 8538).
+    pub graceful_restart: GracefulRestart,
+    /// How often our AS may occur in a received path.
+    pub allow_own_as: u8,
+    /// Reject eBGP paths that do not begin with the peer's AS.
+    pub enforce_first_as: bool,
+    /// Offer IPv6 next hops for IPv4 routes (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Offer messages up to 65,535 octets (RFC 8654).
+    pub extended_message: bool,
+    /// Strip private AS numbers on export to eBGP.
+    pub remove_private_as: bool,
+    /// Leave the session in graceful shutdown (RFC 8326): tell the community, lower LOCAL_PREF on import.
+    pub graceful_shutdown: bool,
+    /// Protection against a leaking peer.
+    pub prefix_limit: Option<PrefixLimit>,
+    /// Names of import filters, in order.
+    pub import: Vec<String>,
+    /// Names of export filters, in order.
+    pub export: Vec<String>,
+    /// Narrows what [`Config::export`] would allow.
+    pub export_scope: ExportScope,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        PeerConfig {
+            name: String::new(),
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            interface: None,
+            port: 179,
+            remote_as: 0,
+            local_as: None,
+            families: Families { ipv4: true, ipv6: false },
+            passive: false,
+            enabled: true,
+            source_address: None,
+            next_hop_v4: None,
+            next_hop_v6: None,
+            hold_time: 240,
+            keepalive: None,
+            connect_retry: Duration::from_secs(5),
+            error_wait: (Duration::from_secs(1), Duration::from_secs(30)),
+            send_hold: Some(Duration::ZERO),
+            ttl_security: None,
+            multihop: 64,
+            password: false,
+            route_reflector_client: false,
+            cluster_id: None,
+            next_hop: NextHopMode::Auto,
+            add_path: AddPath { receive: true, send: true },
+            graceful_restart: GracefulRestart::default(),
+            allow_own_as: 0,
+            enforce_first_as: false,
+            extended_next_hop: false,
+            extended_message: true,
+            remove_private_as: false,
+            graceful_shutdown: false,
+            prefix_limit: None,
+            import: Vec::new(),
+            export: Vec::new(),
+            export_scope: ExportScope::All,
+        }
+    }
+}
+
+impl PeerConfig {
+    /// The AS that this session shows as ours.
+    pub fn effective_local_as(&self, local: &Local) -> u32 {
+        self.local_as.unwrap_or(local.asn)
+    }
+
+    /// Whether the session is iBGP: the peer's AS is the one that we show it.
+    pub fn is_internal(&self, local: &Local) -> bool {
+        self.remote_as == self.effective_local_as(local)
+    }
+}
+
+/// Address families of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Families {
+    /// IPv4 unicast.
+    pub ipv4: bool,
+    /// IPv6 unicast.
+    pub ipv6: bool,
+}
+
+/// Which next hop a peer is told for a route that we did not originate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NextHopMode {
+    /// Our address towards eBGP, unchanged towards iBGP.
+    #[default]
+    Auto,
+    /// Always our address.
+    #[serde(rename = "self")]
+    SelfAddress,
+    /// Always unchanged.
+    Keep,
+}
+
+/// ADD-PATH directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AddPath {
+    /// Accept several paths for a prefix.
+    pub receive: bool,
+    /// Tell every usable path instead of the best.
+    pub send: bool,
+}
+
+/// Graceful restart of one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GracefulRestart {
+    /// Advertise the capability and help the peer over its restarts.
+    pub enabled: bool,
+    /// Seconds in our OPEN within which we promise to be back; at most 4095.
+    pub restart_time: u16,
+    /// Longest time that stale routes of a restarting peer are kept once its session is back.
+    pub stale_time: Duration,
+    /// Offer RFC 8538: NOTIFICATION and hold timer expiry keep routes too.
+    pub notification: bool,
+}
+
+impl Default for GracefulRestart {
+    fn default() -> Self {
+        GracefulRestart {
+            enabled: true,
+            restart_time: 120,
+            stale_time: Duration::from_secs(360),
+            notification: true,
+        }
+    }
+}
+
+/// Limit of accepted prefixes of a peer, per family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrefixLimit {
+    /// Prefixes per family.
+    pub max: u32,
+    /// What happens beyond.
+    pub action: LimitAction,
+    /// After a reset, how long to stay away; `None`: until an operator resets the peer.
+    pub restart: Option<Duration>,
+}
+
+/// What a prefix limit does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitAction {
+    /// Say so once.
+    Warn,
+    /// Ignore further prefixes.
+    Discard,
+    /// End the session with Cease / Maximum Number of Prefixes Reached.
+    Reset,
+}
+
+/// Addresses from which neighbours that are not configured may call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenRange {
+    /// Callers must come from here.
+    pub range: IpNet,
+    /// Settings for them; name and address are replaced, `passive` is implied.
+    pub template: PeerConfig,
+    /// At most this many at a time.
+    pub limit: u16,
+}
+
+/// A route that this speaker originates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Originated {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// What the kernel shall do with packets into it.
+    pub target: OriginTarget,
+    /// Kernel metric; `None`: 0 for IPv4, 1024 for IPv6, as Calico's BIRD leaves it to the kernel.
+    pub metric: Option<u32>,
+}
+
+/// What an originated route points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginTarget {
+    /// A blackhole: more specific routes deliver, everything else is dropped.
+    Blackhole,
+    /// In the table for export only, never in the kernel.
+    None,
+    /// A static route by a gateway.
+    Via(IpAddr),
+}
+
+/// What may be told to peers, after their export filters and before the final default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ExportRules {
+    /// A plain router: everything that BGP's own rules allow.
+    AcceptAll,
+    /// A Calico node: the rules below, in order, then reject.
+    Node(NodeExport),
+}
+
+/// Export of a node. Field order is evaluation order; the first verdict counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeExport {
+    /// 1: nothing inside these goes out.
+    pub never_export: Vec<IpNet>,
+    /// 2: routes out of such an interface (glob) are not told to internal peers.
+    pub internal_never_export_interfaces: Vec<String>,
+    /// 3: routes out of such an interface are not told to anybody; Calico's `bpf*.cali`.
+    pub never_export_interfaces: Vec<String>,
+    /// 4: communities for routes inside a CIDR; all entries that match apply; no verdict.
+    pub communities: Vec<CommunityRule>,
+    /// 5: own blocks: equal accepts; inside rejects unless the metric is better than normal.
+    pub originates: Vec<IpNet>,
+    /// 6: service ranges; everything inside is accepted.
+    pub services: Vec<IpNet>,
+    /// 7: everything inside is accepted.
+    pub export_within: Vec<IpNet>,
+    /// Metric of an ordinary IPv4 route; what is lower counts as elevated.
+    pub normal_metric_v4: u32,
+    /// The same for IPv6.
+    pub normal_metric_v6: u32,
+}
+
+/// Communities attached on export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommunityRule {
+    /// Routes inside, or equal to, this prefix.
+    pub cidr: IpNet,
+    /// What to add.
+    pub communities: Vec<crate::policy::Community>,
+}
+
+/// Narrowing of what a peer is told (annotation `caracal.io/export`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExportScope {
+    /// As the rules say.
+    #[default]
+    All,
+    /// Only what this node itself has: its blocks and local routes.
+    Own,
+    /// Nothing that another external peer told us.
+    NoTransit,
+}
+
+/// What the kernel is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct KernelRules {
+    /// Write routes at all; a route reflector may do without.
+    pub program: bool,
+    /// Wait for the shell's answer about a next hop before a path may be used. Off: every next hop counts as reachable.
+    pub resolve_next_hops: bool,
+    /// Nothing inside is programmed, own or learned.
+    pub never_program: Vec<IpNet>,
+    /// Pools whose routes somebody else programs: nothing inside is, own or learned.
+    pub rejects: Vec<IpNet>,
+    /// Routes inside go through an interface.
+    pub tunnels: Vec<TunnelRule>,
+    /// Learned routes with one of these BGP next hops are not programmed.
+    pub wireguard_peers: Vec<IpAddr>,
+    /// Equal paths programmed together, at most this many; 1 is single path.
+    pub ecmp: u8,
+    /// Metric of learned routes: 2147483647 - LOCAL_PREF, or a fixed one.
+    pub metric: LearnedMetric,
+}
+
+impl Default for KernelRules {
+    fn default() -> Self {
+        KernelRules {
+            program: true,
+            resolve_next_hops: true,
+            never_program: Vec::new(),
+            rejects: Vec::new(),
+            tunnels: Vec::new(),
+            wireguard_peers: Vec::new(),
+            ecmp: 64,
+            metric: LearnedMetric::FromLocalPref,
+        }
+    }
+}
+
+/// How the metric of a learned route is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LearnedMetric {
+    /// 2147483647 - LOCAL_PREF.
+    #[default]
+    FromLocalPref,
+    /// The same for all.
+    Fixed(u32),
+}
+
+/// Routes that use a tunnel device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelRule {
+    /// Routes inside.
+    pub cidr: IpNet,
+    /// The device.
+    pub interface: String,
+    /// Unless the next hop lies in this subnet; `None`: always.
+    pub except_next_hop_in: Option<IpNet>,
+}
+
+/// Bounds of our own restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartConfig {
+    /// Longest deferral of selection and sweep (RFC 4724 Selection_Deferral_Timer).
+    pub deferral: Duration,
+    /// A peer that has no session by then is not waited for.
+    pub connect_bound: Duration,
+    /// A peer without graceful restart counts as done when it sent nothing for this long.
+    pub quiet: Duration,
+}
+
+impl Default for RestartConfig {
+    fn default() -> Self {
+        RestartConfig {
+            deferral: Duration::from_secs(120),
+            connect_bound: Duration::from_secs(5),
+            quiet: Duration::from_secs(1),
+        }
+    }
+}
+
+/// One contradiction in a [`Config`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{object}: {field}: {reason}; {fix}")]
+pub struct ConfigError {
+    /// Peer name, or `config`.
+    pub object: String,
+    /// Field path.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What to do.
+    pub fix: &'static str,
+}
+
+impl Config {
+    /// Every contradiction that would keep a session from coming up or make two of them one.
+    pub fn validate(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        let mut fail = |object: &str, field, reason: String, fix| {
+            errors.push(ConfigError { object: object.to_owned(), field, reason, fix });
+        };
+        if self.local.asn == 0 {
+            fail("config", "local.asn", "AS 0 is reserved (RFC 7607)".into(), "set an AS number");
+        }
+        if self.local.router_id.is_unspecified() {
+            fail(
+                "config",
+                "local.router_id",
+                "0.0.0.0 is not a router id (RFC 6286)".into(),
+                "set CALICO_ROUTER_ID or an IPv4 address for the node",
+            );
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for peer in &self.peers {
+            let name = peer.name.as_str();
+            if !names.insert(name) {
+                fail(name, "name", "two peers have this name".into(), "rename one of them");
+            }
+            if peer.remote_as == 0 {
+                fail(name, "remote_as", "AS 0 is reserved (RFC 7607)".into(), "set the peer's AS number");
+            }
+            if peer.hold_time != 0 && peer.hold_time < 3 {
+                fail(
+                    name,
+                    "hold_time",
+                    format!("{} s is below the 3 s that RFC 4271 allows", peer.hold_time),
+                    "use 0 or at least 3",
+                );
+            }
+            if !peer.families.ipv4 && !peer.families.ipv6 {
+                fail(name, "families", "no address family".into(), "enable ipv4 or ipv6");
+            }
+            if peer.graceful_restart.restart_time > 4095 {
+                fail(
+                    name,
+                    "graceful_restart.restart_time",
+                    format!("{} s does not fit 12 bits", peer.graceful_restart.restart_time),
+                    "use at most 4095",
+                );
+            }
+            if peer.address.is_unspecified() {
+                fail(name, "address", "no address".into(), "set the peer's address");
+            }
+        }
+        errors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictions_are_named_with_field_and_fix() {
+        let mut config = Config::default();
+        config.peers.push(PeerConfig { name: "a".into(), hold_time: 2, ..PeerConfig::default() });
+        config.peers.push(PeerConfig { name: "a".into(), ..PeerConfig::default() });
+        let errors = config.validate();
+        let fields: Vec<_> = errors.iter().map(|e| e.field).collect();
+        assert_eq!(
+            fields,
+            ["local.router_id", "remote_as", "hold_time", "address", "name", "remote_as", "address"]
+        );
+        assert!(errors[2].to_string().contains("a: hold_time: 2 s is below"));
+    }
+}

@@ -1,0 +1,354 @@
+//! What goes in and what comes out: the whole surface between the speaker and its shell.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+/// Time as the speaker sees it: how long the shell's monotonic clock has run. Only differences matter.
+pub type Time = Duration;
+
+/// A TCP connection, running or being made. Handles are not reused while somebody may still hold one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
+/// A neighbour, as long as it is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct PeerId(pub(crate) u16);
+
+/// What the shell tells the speaker.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A call that [`Output::Connect`] asked for went through; `local` is our end of it.
+    Connected {
+        /// The connection.
+        conn: ConnId,
+        /// Our address and port.
+        local: SocketAddr,
+    },
+    /// A call failed.
+    ConnectFailed {
+        /// The connection, which is gone with this.
+        conn: ConnId,
+        /// The system's reason, for people.
+        reason: ConnectError,
+    },
+    /// Bytes arrived, in any division.
+    Received {
+        /// The connection.
+        conn: ConnId,
+        /// Borrowed: complete messages are parsed in place.
+        data: &'a [u8],
+    },
+    /// The connection ended: the peer closed it or it broke. Not sent after [`Output::Close`].
+    Closed {
+        /// The connection.
+        conn: ConnId,
+        /// The system's reason, for people.
+        reason: String,
+    },
+    /// Time passed; due timers fire. Every other input does this too.
+    Tick,
+    /// A route of the kernel that is not ours appeared or changed (replaces the one with the same key).
+    LocalRoute(LocalRoute),
+    /// Such a route is gone.
+    LocalRouteGone(LocalRouteKey),
+    /// How a next hop that [`Output::WatchNextHop`] named is reached now.
+    NextHop {
+        /// The address asked about.
+        address: IpAddr,
+        /// The answer.
+        resolution: Resolution,
+    },
+    /// The kernel refused a change that [`crate::Speaker::take_fib`] gave out; it is offered again later.
+    FibFailed {
+        /// The prefix.
+        prefix: IpNet,
+    },
+    /// A route with our protocol number found in the kernel before the start; only before the first other input.
+    /// It stays until the end of the restart says otherwise.
+    StaleFib {
+        /// The prefix.
+        prefix: IpNet,
+        /// The route as the kernel has it.
+        route: FibRoute,
+    },
+    /// All routes of the kernel were told once: what is missing does not exist. Own routes are not announced before.
+    LocalRoutesComplete,
+    /// An operator's wish.
+    Command(Command),
+}
+
+/// Why a call failed, as far as it matters to the speaker; it shows in the peer's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum ConnectError {
+    /// Nobody listens there.
+    Refused,
+    /// No answer.
+    TimedOut,
+    /// No route to the peer.
+    Unreachable,
+    /// The configured source address is not ours.
+    BadSource,
+    /// Anything else (errno).
+    Other(i32),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::Refused => f.write_str("connection refused: no BGP speaker listens there"),
+            ConnectError::TimedOut => {
+                f.write_str("no answer: peer down, packet filter, or MD5 password mismatch")
+            }
+            ConnectError::Unreachable => f.write_str("no route to the peer"),
+            ConnectError::BadSource => f.write_str("the source address is not an address of this host"),
+            ConnectError::Other(errno) => write!(f, "system error {errno}"),
+        }
+    }
+}
+
+/// An operator's wish for one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// End the session with Cease / Administrative Reset; it comes back by itself.
+    Reset {
+        /// The peer's name.
+        peer: String,
+    },
+    /// Ask the peer for its routes again (RFC 2918), or re-evaluate what is kept.
+    RefreshIn {
+        /// The peer's name.
+        peer: String,
+    },
+    /// Tell the peer everything again.
+    RefreshOut {
+        /// The peer's name.
+        peer: String,
+    },
+    /// The planned end: sessions close without Cease where graceful restart was negotiated, else with it.
+    Stop,
+}
+
+/// What the speaker wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Call a peer; answer with [`Input::Connected`] or [`Input::ConnectFailed`].
+    Connect(Dial),
+    /// Close a connection (also one still being made) after what [`crate::Speaker::transmit`] still has for it is written;
+    /// its handle is void then.
+    Close(ConnId),
+    /// `transmit` has something for this connection; said once until `transmit` returned nothing.
+    Transmit(ConnId),
+    /// [`crate::Speaker::take_fib`] has changes; said once until it returned nothing.
+    Fib,
+    /// Tell how this address is reached, now and on every change, by [`Input::NextHop`].
+    WatchNextHop(IpAddr),
+    /// Nobody uses this next hop any more.
+    ForgetNextHop(IpAddr),
+    /// Something that a person would want to read in a log.
+    Event(Event),
+}
+
+/// How to call a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dial {
+    /// Handle of the new connection.
+    pub conn: ConnId,
+    /// Name of the peer, to find its password.
+    pub peer: Arc<str>,
+    /// Whom to call.
+    pub remote: SocketAddr,
+    /// Interface of a link-local address.
+    pub interface: Option<String>,
+    /// Bind to this.
+    pub source: Option<IpAddr>,
+    /// TTL of packets sent.
+    pub ttl: u8,
+    /// Smallest TTL accepted (RFC 5082); 0: any.
+    pub min_ttl: u8,
+    /// A password is configured.
+    pub password: bool,
+}
+
+/// What happened, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A session is Established.
+    Up {
+        /// Its peer.
+        peer: Arc<str>,
+        /// The peer's AS.
+        peer_as: u32,
+        /// The peer's router id.
+        router_id: std::net::Ipv4Addr,
+    },
+    /// A session that was Established ended.
+    Down {
+        /// Its peer.
+        peer: Arc<str>,
+        /// Why.
+        reason: DownReason,
+    },
+    /// An attempt did not reach Established; said when the reason changes, not each time.
+    Failed {
+        /// The peer.
+        peer: Arc<str>,
+        /// Why.
+        reason: DownReason,
+    },
+    /// A malformed UPDATE was contained (RFC 7606).
+    Malformed {
+        /// The peer.
+        peer: Arc<str>,
+        /// What was wrong and what was done about it.
+        what: String,
+    },
+    /// A peer is beyond its prefix limit.
+    PrefixLimit {
+        /// The peer.
+        peer: Arc<str>,
+        /// The limit.
+        max: u32,
+    },
+    /// A connection came from nobody we know.
+    Refused {
+        /// Who called.
+        remote: SocketAddr,
+        /// Why it was turned away.
+        reason: &'static str,
+    },
+    /// Our own restart is over: the table is complete, what the kernel had beyond it is swept.
+    RestartComplete {
+        /// Why the wait ended.
+        waited: crate::restart::DeferralEnd,
+    },
+}
+
+/// Why a session ended or did not come up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DownReason {
+    /// We ended it with this NOTIFICATION.
+    #[error("sent notification: {0}")]
+    Sent(String),
+    /// The peer ended it with this NOTIFICATION.
+    #[error("received notification: {0}")]
+    Received(String),
+    /// The TCP connection ended without a word.
+    #[error("connection closed: {0}")]
+    Closed(String),
+    /// We could not call.
+    #[error("{0}")]
+    Connect(ConnectError),
+    /// The configuration no longer wants it.
+    #[error("{0}")]
+    Admin(&'static str),
+}
+
+/// A kernel route that somebody else owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalRoute {
+    /// Its identity.
+    pub key: LocalRouteKey,
+    /// Its gateway, if it has one.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What tells kernel routes apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LocalRouteKey {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Where it comes from.
+    pub source: LocalSource,
+    /// Its metric.
+    pub metric: u32,
+    /// Name of its interface.
+    pub interface: Arc<str>,
+}
+
+/// Where a local route comes from; the order is the preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum LocalSource {
+    /// A subnet of an interface's address.
+    Connected,
+    /// Another daemon or an operator (felix's workload routes).
+    Kernel,
+}
+
+/// How a next hop is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// Not at all.
+    Unreachable,
+    /// By these; several share the load.
+    Via {
+        /// Where packets go.
+        hops: Vec<ResolvedHop>,
+        /// Metric of the route that leads there: the IGP cost of the decision process.
+        metric: u32,
+    },
+}
+
+/// One way to a next hop.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResolvedHop {
+    /// The gateway; `None`: the next hop is on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// The link.
+    pub ifindex: u32,
+    /// Its name, which filters and tunnel rules look at.
+    pub interface: Arc<str>,
+}
+
+/// A change of one kernel route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FibChange {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// What the kernel has of us now, as far as we know. With another metric it is another kernel route: delete it too.
+    pub old: Option<Arc<FibRoute>>,
+    /// What it shall have; `None`: nothing.
+    pub new: Option<Arc<FibRoute>>,
+}
+
+/// A kernel route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FibRoute {
+    /// What it does.
+    pub target: FibTarget,
+    /// Its metric.
+    pub metric: u32,
+}
+
+/// What a kernel route does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FibTarget {
+    /// Drops.
+    Blackhole,
+    /// Forwards; sorted.
+    Hops(Vec<FibHop>),
+}
+
+/// One next hop of a kernel route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FibHop {
+    /// The gateway.
+    pub via: IpAddr,
+    /// The device, 0: the kernel chooses by looking up the gateway.
+    pub ifindex: u32,
+    /// A device by name instead (tunnel rules); the gateway is then on that link whatever its subnet.
+    pub device: Option<Arc<str>>,
+}
