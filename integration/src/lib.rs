@@ -6,8 +6,10 @@
 //!
 //! Start at [`lab::Lab`] for one run's names and clean-up, at [`picture::Picture`] for the classic picture.
 
+pub mod faults;
 pub mod lab;
 pub mod picture;
 pub mod router;
+pub mod sandbox;
 pub mod seed;
 pub mod store;

@@ -72,11 +72,26 @@ impl Store {
             .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH);
             etcd.start()?;
             store.etcd = Some(etcd);
-            eventually(Duration::from_secs(20), || {
-                store.etcdctl(&["endpoint", "health"]).map_err(|err| err.to_string())
-            })?;
+            store.wait_healthy()?;
         }
         Ok(store)
+    }
+
+    /// Waits until it answers.
+    pub fn wait_healthy(&self) -> anyhow::Result<()> {
+        if self.kind == StoreKind::Etcd {
+            eventually(Duration::from_secs(20), || {
+                self.etcdctl(&["--command-timeout=1s", "endpoint", "health"]).map_err(|err| err.to_string())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Compacts etcd's history up to now.
+    pub fn compact(&self) -> anyhow::Result<()> {
+        let status: Value = serde_json::from_str(&self.etcdctl(&["endpoint", "status", "-w", "json"])?)?;
+        let revision = &status[0]["Status"]["header"]["revision"];
+        self.etcdctl(&["compact", &revision.to_string()]).map(drop)
     }
 
     /// Variables that make an agent or a client use this datastore.

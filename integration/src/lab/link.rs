@@ -65,6 +65,16 @@ impl Namespace {
         with(self, async move |handle| up(&handle, &link).await)
     }
 
+    /// Takes a link down.
+    pub fn set_down(&self, link: &str) -> anyhow::Result<()> {
+        let link = link.to_owned();
+        with(self, async move |handle| {
+            let index = index(&handle, &link).await?;
+            handle.link().set(LinkUnspec::new_with_index(index).down().build()).execute().await?;
+            Ok(())
+        })
+    }
+
     /// Adds an address to a link.
     pub fn address(&self, link: &str, address: IpNet) -> anyhow::Result<()> {
         let name = link.to_owned();

@@ -2,7 +2,9 @@
 
 mod link;
 mod namespace;
+mod ping;
 mod process;
+mod show;
 mod stream;
 mod wait;
 
@@ -12,6 +14,7 @@ use anyhow::Context as _;
 
 pub use namespace::Namespace;
 pub use process::{Process, kill_pid, run_in};
+pub use show::show_routes;
 pub use stream::{Stream, StreamReport};
 pub use wait::eventually;
 
