@@ -24,7 +24,7 @@
 //! # What the kernel does differently from what one expects
 //!
 //! * A batch is not a transaction: when one request fails, the others are applied.
-//! * `ReplaceRoute` on IPv4 replaces the route with the same prefix, table and metric *whoever owns
+//! * `ReplaceRoute` replaces the route with the same prefix, table and metric *whoever owns
 //!   it*. Use [`Request::AddRoute`] (which fails with `EEXIST`) when another program's route may be there.
 //! * IPv6 keeps several routes with one prefix and metric. Replace takes the place of one of them (an
 //!   ECMP set counts as one); metric 0 means 1024. [`Route::normalized`] is a route as the kernel will report it.

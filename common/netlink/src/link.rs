@@ -114,6 +114,9 @@ pub struct Link {
 }
 
 /// A veth pair, made in one request: the peer is born in its namespace under its own name.
+///
+/// The peer is born down (the kernel cannot open it before the pair exists); set it up with a
+/// [`SetLink`] through a [`crate::Netlink`] of its namespace.
 #[derive(Debug, Clone, Default)]
 pub struct NewVeth {
     /// Name of the end in this namespace.
@@ -134,8 +137,6 @@ pub struct NewVeth {
     pub peer_name: String,
     /// Its address; random if absent.
     pub peer_mac: Option<Mac>,
-    /// Whether to set the far end up.
-    pub peer_up: bool,
     /// Where the far end goes; here if absent.
     pub peer_netns: Option<Netns>,
 }
@@ -184,9 +185,6 @@ pub(crate) fn encode_veth(e: &mut Encoder, new: &NewVeth) -> Result<(), Errno> {
     }
     if let Some(mtu) = new.mtu {
         peer = peer.mtu(mtu);
-    }
-    if new.peer_up {
-        peer = peer.up();
     }
     if let Some(ns) = &new.peer_netns {
         peer = peer.setns_by_fd(ns.as_fd().as_raw_fd());
