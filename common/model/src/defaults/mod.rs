@@ -4,6 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::resource::Resource;
+use crate::validate::{Unknown, decode};
 use crate::validate::schema::{Default, Field, Shape, fields_of};
 use crate::validate::text::cidr;
 
@@ -14,7 +16,19 @@ pub const TIER_LABEL: &str = "projectcalico.org/tier";
 /// The order of a tier that was given none.
 pub const TIER_ORDER: i64 = 1_000_000;
 
-/// Fills in what a create or update stores beyond what was given.
+/// Fills in what a create or update stores beyond what was given. A resource that does not take its kind's shape is left
+/// as it is: [`crate::validate::validate()`] says why.
+pub fn apply(resource: &mut Resource) {
+    let kind = resource.kind();
+    if let Ok(mut value) = decode(kind.kind_name(), &resource.to_value(), Unknown::Keep) {
+        apply_value(kind.kind_name(), &mut value);
+        if let Ok(filled) = Resource::from_value(kind, value) {
+            *resource = filled;
+        }
+    }
+}
+
+/// The same on JSON.
 pub fn apply_value(kind: &str, object: &mut Value) {
     match kind {
         "IPPool" => pool(object, true),
@@ -209,6 +223,19 @@ mod tests {
         );
         let six = defaulted("IPPool", json!({"spec": {"cidr": "FD44:0:0:0::/48", "blockSize": 120}}));
         assert_eq!((&six["spec"]["cidr"], &six["spec"]["blockSize"]), (&json!("fd44::/48"), &json!(120)));
+    }
+
+    #[test]
+    fn typed_resources_are_filled_and_checked_too() {
+        let pool = json!({"metadata": {"name": "p"}, "spec": {"cidr": "10.44.0.0/16", "future": 1}});
+        let mut pool = Resource::from_value(crate::Kind::IpPool, pool).unwrap();
+        apply(&mut pool);
+        let value = pool.to_value();
+        assert_eq!((&value["spec"]["blockSize"], &value["spec"]["future"]), (&json!(26), &json!(1)));
+        assert_eq!(crate::validate::validate(&pool), []);
+        let wrong = json!({"metadata": {"name": "P"}, "spec": {"cidr": "10.44.0.0/27", "blockSize": 26}});
+        let errors = crate::validate::validate(&Resource::from_value(crate::Kind::IpPool, wrong).unwrap());
+        assert_eq!(errors.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(), ["metadata.name", "spec.cidr"]);
     }
 
     #[test]

@@ -6,13 +6,17 @@
 
 mod check;
 mod decode;
+mod order;
 mod rules;
 pub mod schema;
 pub(crate) mod text;
 
 use serde_json::Value;
 
+use crate::resource::Resource;
+
 pub use decode::{DecodeError, Unknown, carry_unknown, decode, go_float};
+pub use order::{to_json, to_json_pretty};
 
 /// One field that is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +52,21 @@ impl std::fmt::Display for FieldError {
             write!(f, "{} ({})", self.field, self.reason)
         } else {
             write!(f, "{} = '{}' ({})", self.field, self.value, self.reason)
+        }
+    }
+}
+
+/// Whether a resource is one that Calico would take. Empty: it is.
+pub fn validate(resource: &Resource) -> Vec<FieldError> {
+    let kind = resource.kind().kind_name();
+    match decode(kind, &resource.to_value(), Unknown::Keep) {
+        Ok(value) => validate_value(kind, &value),
+        Err(error) => {
+            let field = match &error {
+                DecodeError::UnknownField { path, .. } | DecodeError::Twice { path } | DecodeError::Value { path, .. } => path.clone(),
+                DecodeError::Kind(_) => "kind".to_owned(),
+            };
+            vec![FieldError::new(field, None, error.to_string())]
         }
     }
 }
