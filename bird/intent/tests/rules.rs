@@ -1,0 +1,230 @@
+//! What goes beyond Calico, or repairs it: one test for each rule.
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its case has failed")]
+
+use bird_intent::{Action, Env, ExportScope, Facts, NodeConfig, derive};
+
+const NODES: &str = "/calico/resources/v3/projectcalico.org/nodes/";
+const PEERS: &str = "/calico/resources/v3/projectcalico.org/bgppeers/";
+const FILTERS: &str = "/calico/resources/v3/projectcalico.org/bgpfilters/";
+const CONFIGS: &str = "/calico/resources/v3/projectcalico.org/bgpconfigurations/";
+
+struct Store(Facts);
+
+impl Store {
+    /// Two nodes, node-a at 10.20.0.1 and node-b at 10.20.0.2, without a mesh.
+    fn new() -> Self {
+        let mut store = Store(Facts::new());
+        store.node("node-a", "10.20.0.1/24");
+        store.node("node-b", "10.20.0.2/24");
+        store.resource(CONFIGS, "BGPConfiguration", "default", r#"{"nodeToNodeMeshEnabled":false}"#);
+        store
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> Option<String> {
+        self.0.update(key, Some(value.as_bytes())).problem.map(|p| p.to_string())
+    }
+
+    fn resource(&mut self, prefix: &str, kind: &str, name: &str, spec: &str) -> Option<String> {
+        self.put(&format!("{prefix}{name}"), &object(kind, name, spec))
+    }
+
+    fn node(&mut self, name: &str, address: &str) {
+        let spec = format!(r#"{{"bgp":{{"ipv4Address":"{address}"}}}}"#);
+        assert_eq!(self.resource(NODES, "Node", name, &spec), None);
+    }
+
+    fn peer(&mut self, name: &str, spec: &str) {
+        assert_eq!(self.resource(PEERS, "BGPPeer", name, spec), None);
+    }
+
+    fn affinity(&mut self, host: &str, state: &str) {
+        let key = format!("/calico/ipam/v2/host/{host}/ipv4/block/10.76.0.0-28");
+        assert_eq!(self.put(&key, &format!(r#"{{"state":"{state}","deleted":false}}"#)), None);
+    }
+
+    fn block(&mut self, owner: &str) {
+        let allocations = vec!["null"; 16].join(",");
+        let unallocated = (0..16).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let value = format!(
+            r#"{{"cidr":"10.76.0.0/28","affinity":{owner},"allocations":[{allocations}],"unallocated":[{unallocated}],"attributes":[],"deleted":false}}"#
+        );
+        assert_eq!(self.put("/calico/ipam/v2/assignment/ipv4/block/10.76.0.0-28", &value), None);
+    }
+
+    fn derive(&self) -> NodeConfig {
+        derive(&self.0, "node-a", &Env::default()).unwrap()
+    }
+}
+
+fn object(kind: &str, name: &str, spec: &str) -> String {
+    format!(
+        r#"{{"kind":"{kind}","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}"}},"spec":{spec}}}"#
+    )
+}
+
+#[test]
+fn a_block_is_announced_only_if_affinity_and_block_name_this_node() {
+    let mut store = Store::new();
+    store.affinity("node-a", "confirmed");
+    assert!(store.derive().originates.is_empty(), "no block object yet");
+    store.block(r#""host:node-b""#);
+    let config = store.derive();
+    assert!(config.originates.is_empty() && config.blackholes.is_empty(), "the block names node-b");
+    store.block("null");
+    assert!(store.derive().originates.is_empty(), "the block names nobody");
+    store.block(r#""host:node-a""#);
+    assert_eq!(store.derive().originates, ["10.76.0.0/28".parse().unwrap()]);
+    store.affinity("node-a", "pending");
+    assert!(store.derive().originates.is_empty(), "not confirmed");
+    store.affinity("node-a", "of-a-newer-release");
+    assert!(store.derive().originates.is_empty(), "an unknown state is no confirmation");
+}
+
+#[test]
+fn two_nodes_racing_for_one_block_never_both_announce_it() {
+    let mut store = Store::new();
+    store.affinity("node-a", "confirmed");
+    store.affinity("node-b", "confirmed");
+    for owner in [r#""host:node-a""#, r#""host:node-b""#, "null"] {
+        store.block(owner);
+        let announcers = ["node-a", "node-b"]
+            .iter()
+            .filter(|n| !derive(&store.0, n, &Env::default()).unwrap().originates.is_empty())
+            .count();
+        assert!(announcers <= 1, "{owner}");
+    }
+}
+
+#[test]
+fn one_unreadable_filter_harms_only_the_peers_that_name_it() {
+    let mut store = Store::new();
+    store.peer("bad", r#"{"peerIP":"10.20.0.250","asNumber":65500,"filters":["broken"]}"#);
+    store.peer("good", r#"{"peerIP":"10.20.0.251","asNumber":65500,"filters":["fine"]}"#);
+    store.resource(FILTERS, "BGPFilter", "fine", r#"{"importV4":[{"action":"Accept"}]}"#);
+    let said =
+        store.resource(FILTERS, "BGPFilter", "broken", r#"{"importV4":[{"action":"Perhaps"}]}"#).unwrap();
+    assert!(said.contains("bgpfilters/broken spec.importV4[0].action: `Perhaps` is no action"), "{said}");
+    let config = store.derive();
+    assert_eq!(config.peers.len(), 2);
+    assert_eq!(config.peers[0].import_filters, ["broken"]);
+    assert_eq!(config.peers[0].export_filters, ["broken"], "nothing may slip through either way");
+    assert_eq!(config.filters["broken"].import_v4[0].action, Action::Reject);
+    assert_eq!(config.filters["fine"].import_v4[0].action, Action::Accept);
+}
+
+#[test]
+fn the_last_good_value_stays_when_garbage_overwrites_it() {
+    let mut store = Store::new();
+    store.peer("tor", r#"{"peerIP":"10.20.0.254","asNumber":65500,"filters":["f"]}"#);
+    store.resource(FILTERS, "BGPFilter", "f", r#"{"exportV4":[{"action":"Accept"}]}"#);
+    let before = store.derive();
+    for garbage in ["", "null", "[]", "{", "\u{1}", r#"{"spec":7}"#] {
+        for key in [
+            format!("{PEERS}tor"),
+            format!("{FILTERS}f"),
+            format!("{NODES}node-a"),
+            format!("{CONFIGS}default"),
+        ] {
+            assert!(store.put(&key, garbage).is_some(), "{key} {garbage:?} must be said");
+            assert_eq!(store.put(&key, garbage), None, "once only");
+            assert_eq!(store.derive(), before, "{key} {garbage:?}");
+        }
+    }
+    assert_eq!(store.0.quarantined().count(), 4);
+    store.peer("tor", r#"{"peerIP":"10.20.0.254","asNumber":65501,"filters":["f"]}"#);
+    assert_eq!(store.derive().peers[0].as_number, 65501);
+    assert_eq!(store.0.quarantined().count(), 3);
+}
+
+#[test]
+fn conflicting_peers_resolve_by_name_and_say_so() {
+    let mut store = Store::new();
+    store.peer("b", r#"{"peerIP":"10.20.0.254","asNumber":65501}"#);
+    store.peer("a", r#"{"peerIP":"10.20.0.254","asNumber":65500}"#);
+    let config = store.derive();
+    assert_eq!(config.peers.len(), 1);
+    assert_eq!(config.peers[0].as_number, 65500);
+    assert_eq!(config.problems[0].object, "BGPPeer(b)");
+    assert!(config.problems[0].reason.contains("BGPPeer(a) already names"), "{}", config.problems[0]);
+}
+
+#[test]
+fn a_node_without_a_router_id_says_so() {
+    let mut store = Store::new();
+    let spec = r#"{"bgp":{"ipv6Address":"fd20::1/64"}}"#;
+    assert_eq!(store.resource(NODES, "Node", "node-a", spec), None);
+    let config = store.derive();
+    assert_eq!(config.router_id, None);
+    assert!(config.problems[0].to_string().contains("CALICO_ROUTER_ID"), "{:?}", config.problems);
+    let env = Env { router_id: Some("hash".into()), ..Env::default() };
+    assert!(derive(&store.0, "node-a", &env).unwrap().router_id.is_some());
+}
+
+#[test]
+fn a_node_without_an_object_is_an_error_that_names_it() {
+    let err = derive(&Store::new().0, "node-z", &Env::default()).unwrap_err();
+    assert!(err.to_string().contains("node-z has no Node object"), "{err}");
+}
+
+#[test]
+fn a_short_keepalive_is_one_second() {
+    let mut store = Store::new();
+    store.peer("tor", r#"{"peerIP":"10.20.0.254","asNumber":65500,"keepaliveTime":"300ms"}"#);
+    assert_eq!(store.derive().peers[0].keepalive_seconds, Some(1));
+}
+
+/// Calico loses this mirror when another global listenPort exists.
+#[test]
+fn the_mirror_compares_with_the_port_that_the_node_really_listens_on() {
+    let mut store = Store::new();
+    store.resource(
+        CONFIGS,
+        "BGPConfiguration",
+        "default",
+        r#"{"nodeToNodeMeshEnabled":false,"listenPort":1790}"#,
+    );
+    store.resource(CONFIGS, "BGPConfiguration", "node.node-a", r#"{"listenPort":1795}"#);
+    store.peer("ba", r#"{"node":"node-b","peerIP":"10.20.0.1:1795","asNumber":64512}"#);
+    let config = store.derive();
+    assert_eq!(config.peers.len(), 1, "{:?}", config.peers);
+    assert_eq!(config.peers[0].port, Some(1790));
+}
+
+#[test]
+fn the_export_annotation_is_carried_and_checked() {
+    let mut store = Store::new();
+    let with = |value: &str| {
+        format!(
+            r#"{{"kind":"BGPPeer","apiVersion":"projectcalico.org/v3","metadata":{{"name":"tor","annotations":{{"caracal.io/export":"{value}"}}}},"spec":{{"peerIP":"10.20.0.254","asNumber":65500}}}}"#
+        )
+    };
+    for (value, scope) in
+        [("own", Some(ExportScope::Own)), ("no-transit", Some(ExportScope::NoTransit)), ("all", None)]
+    {
+        assert_eq!(store.put(&format!("{PEERS}tor"), &with(value)), None);
+        assert_eq!(store.derive().peers[0].export, scope);
+    }
+    let said = store.put(&format!("{PEERS}tor"), &with("mine")).unwrap();
+    assert!(said.contains("caracal.io/export") && said.contains("own, no-transit or all"), "{said}");
+}
+
+#[test]
+fn a_password_is_set_only_when_the_agent_knows_the_secret_and_is_never_printed() {
+    let mut store = Store::new();
+    store.peer(
+        "tor",
+        r#"{"peerIP":"10.20.0.254","asNumber":65500,"password":{"secretKeyRef":{"name":"bgp","key":"tor"}}}"#,
+    );
+    let config = store.derive();
+    assert!(!config.peers[0].password);
+    assert!(
+        config.problems[0].reason.contains("key tor of secret bgp is not known"),
+        "{:?}",
+        config.problems
+    );
+    let mut env = Env::default();
+    env.secrets.insert(bird_intent::SecretRef { name: "bgp".into(), key: "tor".into() });
+    let config = derive(&store.0, "node-a", &env).unwrap();
+    assert!(config.peers[0].password && config.problems.is_empty());
+    assert!(!serde_json::to_string(&config).unwrap().contains("\"bgp\""));
+}
