@@ -30,7 +30,11 @@
 //!   ECMP set counts as one); metric 0 means 1024. [`Route::normalized`] is a route as the kernel will report it.
 //! * A delete with metric 0 matches any metric, in both families. The `proto` of the route is always
 //!   sent, so a foreign route is never deleted by accident.
-//! * Deleting a veth pair costs about 16 ms; [`Request::DelLinkGroup`] removes a thousand in 160 ms.
+//! * Deleting a veth pair costs about 16 ms; [`Netlink::delete_links`] removes a thousand in 160 ms.
+//! * Deleting IPv4 routes in ascending order makes its trie shrink again and again: 270 thousand a second,
+//!   against 680 in no order (100,000 /24, `examples/rates.rs`). Do not sort what is to be deleted.
+//! * A dump of IPv6 routes skips existing routes when others are deleted meanwhile, and does not say so;
+//!   [`Netlink::routes`] listens during the dump and repeats it.
 
 mod address;
 mod channel;

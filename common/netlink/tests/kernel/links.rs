@@ -199,3 +199,23 @@ fn a_group_of_links_goes_in_one_request_and_no_other_link_with_it() {
     assert_eq!(left, ["lo", "keep2", "keep"]);
     assert!(!pod.ip("link").contains("eth"));
 }
+
+#[test]
+fn many_links_are_deleted_at_once_and_those_gone_before_are_told() {
+    let Some(space) = Space::new("many") else { return };
+    let mut nl = space.netlink();
+    let mut indices: Vec<u32> =
+        (0..60).map(|n| space.pair(&format!("a{n}"), &format!("b{n}"), None)).collect();
+    indices[7] = 999_999;
+    let start = Instant::now();
+    assert_eq!(nl.delete_links(&indices).unwrap(), [(7, Errno::ENODEV)]);
+    eprintln!("59 links deleted in {:?}", start.elapsed());
+    let left: Vec<_> = nl.links().unwrap().into_iter().map(|l| l.name).collect();
+    assert_eq!(left, ["lo", "b7", "a7"]);
+    // Few, none, and none that exist.
+    let last = nl.link_by_name("a7").unwrap().unwrap().index;
+    assert_eq!(nl.delete_links(&[last]).unwrap(), []);
+    assert_eq!(nl.delete_links(&[]).unwrap(), []);
+    assert_eq!(nl.delete_links(&[7001, 7002, 7003]).unwrap().len(), 3);
+    assert_eq!(nl.links().unwrap().len(), 1);
+}
