@@ -1,7 +1,7 @@
 //! Workload and host endpoints: the interfaces that policy applies to.
 
 use crate::json::{Text, record};
-use crate::numorstring::Protocol;
+use crate::numorstring::{Port, Protocol};
 use crate::object::Object;
 
 /// One interface of one workload.
@@ -102,6 +102,8 @@ record! {
         pub ingress_max_connections: Option<i64>,
         /// Connections from the workload at one time.
         pub egress_max_connections: Option<i64>,
+        /// Differentiated services code point of the workload's traffic, a number or a name.
+        pub dscp: Option<Port>,
     }
     /// Which interface of which host, and what is known of it.
     pub struct HostEndpointSpec {

@@ -49,11 +49,11 @@ record! {
         /// Calico's `maxIpsetSize`.
         pub max_ipset_size: Option<i64>,
         /// Calico's `iptablesBackend`.
-        pub iptables_backend: Option<String>,
+        pub iptables_backend: Option<Text>,
         /// Calico's `nftablesMode`.
-        pub nftables_mode: Option<String>,
+        pub nftables_mode: Option<Text>,
         /// Calico's `nftablesFlowTableOffload`.
-        pub nftables_flow_table_offload: Option<String>,
+        pub nftables_flow_table_offload: Option<Text>,
         /// Calico's `xdpRefreshInterval`.
         pub xdp_refresh_interval: Option<GoDuration>,
         /// Calico's `netlinkTimeout`.
@@ -87,7 +87,7 @@ record! {
         /// Calico's `logPrefix`.
         pub log_prefix: Option<String>,
         /// Calico's `logActionRateLimit`.
-        pub log_action_rate_limit: Option<String>,
+        pub log_action_rate_limit: Option<Text>,
         /// Calico's `logActionRateLimitBurst`.
         pub log_action_rate_limit_burst: Option<i64>,
         /// Calico's `logFilePath`.
@@ -211,6 +211,14 @@ record! {
         pub ipv6_normal_route_priority: Option<i64>,
         /// Calico's `ipv6ElevatedRoutePriority`.
         pub ipv6_elevated_route_priority: Option<i64>,
+        /// How long routes of a machine that moves stay preferred.
+        pub live_migration_route_convergence_time: Option<GoDuration>,
+        /// Calico's `localSubnetL2Reachability`.
+        #[serde(rename = "localSubnetL2Reachability")]
+        pub local_subnet_l2_reachability: Option<Text>,
+        /// Calico's `localSubnetL2ReachabilityRefreshInterval`.
+        #[serde(rename = "localSubnetL2ReachabilityRefreshInterval")]
+        pub local_subnet_l2_reachability_refresh_interval: Option<GoDuration>,
         /// Calico's `externalNodesList`.
         pub external_nodes_list: Option<Vec<String>>,
         /// Calico's `debugMemoryProfilePath`.
@@ -244,9 +252,22 @@ record! {
         /// Calico's `bpfLogLevel`.
         pub bpf_log_level: Option<Text>,
         /// Calico's `bpfConntrackLogLevel`.
-        pub bpf_conntrack_log_level: Option<String>,
-        /// Calico's `bpfConntrackCleanupMode`.
-        pub bpf_conntrack_cleanup_mode: Option<Text>,
+        pub bpf_conntrack_log_level: Option<Text>,
+        /// Calico's `bpfConntrackMode`.
+        pub bpf_conntrack_mode: Option<Text>,
+        /// Calico's `bpfIPFragTimeout`.
+        #[serde(rename = "bpfIPFragTimeout")]
+        pub bpf_ip_frag_timeout: Option<GoDuration>,
+        /// Calico's `bpfIPFragmentReassemblyEnabled`.
+        #[serde(rename = "bpfIPFragmentReassemblyEnabled")]
+        pub bpf_ip_fragment_reassembly_enabled: Option<bool>,
+        /// Calico's `bpfMaglevMaxEndpointsPerService`.
+        pub bpf_maglev_max_endpoints_per_service: Option<i64>,
+        /// Calico's `bpfMaglevMaxServices`.
+        pub bpf_maglev_max_services: Option<i64>,
+        /// Calico's `bpfOverlayHostSourceIP`.
+        #[serde(rename = "bpfOverlayHostSourceIP")]
+        pub bpf_overlay_host_source_ip: Option<Text>,
         /// Calico's `bpfConntrackTimeouts`.
         pub bpf_conntrack_timeouts: Option<serde_json::Value>,
         /// Calico's `bpfLogFilters`.
@@ -337,7 +358,7 @@ record! {
         /// Calico's `flowLogsPolicyEvaluationMode`.
         pub flow_logs_policy_evaluation_mode: Option<Text>,
         /// Calico's `flowLogsFlushInterval`.
-        pub flow_logs_flush_interval: Option<GoDuration>,
+        pub flow_logs_flush_interval: Option<Text>,
         /// Calico's `flowLogsCollectorDebugTrace`.
         pub flow_logs_collector_debug_trace: Option<bool>,
         /// Calico's `flowLogsGoldmaneServer`.
@@ -402,6 +423,11 @@ record! {
         /// Calico's `requireMTUFile`.
         #[serde(rename = "requireMTUFile")]
         pub require_mtu_file: Option<bool>,
+        /// Calico's `istioAmbientMode`.
+        pub istio_ambient_mode: Option<Text>,
+        /// Calico's `istioDSCPMark`.
+        #[serde(rename = "istioDSCPMark")]
+        pub istio_dscp_mark: Option<Port>,
         /// Calico's `cgroupV2Path`.
         pub cgroup_v2_path: Option<String>,
         /// Nodes that an object named neither `default` nor `node.<name>` is for.

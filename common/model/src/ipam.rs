@@ -78,8 +78,8 @@ record! {
         pub kind: Option<String>,
         /// The block.
         pub cidr: Option<String>,
-        /// A string in storage: "true" or "false".
-        pub deleted: Option<String>,
+        /// The text "true" or "false" in storage; a boolean in later releases.
+        pub deleted: Option<serde_json::Value>,
     }
 }
 

@@ -14,6 +14,8 @@
 //! Fields that a newer Calico knows and we do not survive in `other` at every level. Optional texts are `None` when they are empty or null,
 //! as in Go; empty lists and maps are not written, as in Go.
 
+#[cfg(test)]
+mod agreement;
 pub mod bgp;
 pub mod block;
 pub mod cluster;

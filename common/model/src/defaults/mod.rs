@@ -33,7 +33,9 @@ pub fn apply_value(kind: &str, object: &mut Value) {
     match kind {
         "IPPool" => pool(object, true),
         "Tier" => tier(object),
-        "GlobalNetworkPolicy" | "NetworkPolicy" | "StagedGlobalNetworkPolicy" | "StagedNetworkPolicy" => policy(object),
+        "GlobalNetworkPolicy" | "NetworkPolicy" | "StagedGlobalNetworkPolicy" | "StagedNetworkPolicy" => {
+            policy(object)
+        }
         "WorkloadEndpoint" => workload(object),
         _ => {}
     }
@@ -59,7 +61,9 @@ pub fn to_storage(kind: &str, object: &mut Value) {
     if is_policy(kind) {
         let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         let text = json!({ "name": name }).to_string();
-        if let Some(annotations) = child(object, "metadata").and_then(|m| child(m, "annotations")).and_then(Value::as_object_mut) {
+        if let Some(annotations) =
+            child(object, "metadata").and_then(|m| child(m, "annotations")).and_then(Value::as_object_mut)
+        {
             annotations.insert(METADATA_ANNOTATION.to_owned(), text.into());
         }
     }
@@ -67,7 +71,10 @@ pub fn to_storage(kind: &str, object: &mut Value) {
 
 /// Kinds that live in a tier.
 pub fn is_policy(kind: &str) -> bool {
-    matches!(kind, "GlobalNetworkPolicy" | "NetworkPolicy" | "StagedGlobalNetworkPolicy" | "StagedNetworkPolicy")
+    matches!(
+        kind,
+        "GlobalNetworkPolicy" | "NetworkPolicy" | "StagedGlobalNetworkPolicy" | "StagedNetworkPolicy"
+    )
 }
 
 fn fill(fields: &[Field], object: &mut Value) {
@@ -147,7 +154,8 @@ fn policy(object: &mut Value) {
         spec.remove("types");
         return;
     }
-    let filled = |field: &str| spec.get(field).and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+    let filled =
+        |field: &str| spec.get(field).and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
     let types = match (filled("ingress"), filled("egress")) {
         (true, true) => json!(["Ingress", "Egress"]),
         (false, true) => json!(["Egress"]),
@@ -158,8 +166,14 @@ fn policy(object: &mut Value) {
 
 /// Sets the tier label; `always`, or only where there is none.
 fn tier_label(object: &mut Value, always: bool) {
-    let tier = object.pointer("/spec/tier").and_then(Value::as_str).filter(|t| !t.is_empty()).unwrap_or("default").to_owned();
-    if let Some(labels) = child(object, "metadata").and_then(|m| child(m, "labels")).and_then(Value::as_object_mut)
+    let tier = object
+        .pointer("/spec/tier")
+        .and_then(Value::as_str)
+        .filter(|t| !t.is_empty())
+        .unwrap_or("default")
+        .to_owned();
+    if let Some(labels) =
+        child(object, "metadata").and_then(|m| child(m, "labels")).and_then(Value::as_object_mut)
         && (always || !labels.contains_key(TIER_LABEL))
     {
         labels.insert(TIER_LABEL.to_owned(), tier.into());
@@ -177,13 +191,16 @@ fn policy_from_storage(object: &mut Value) {
         text
     });
     let own: Option<Value> = annotation.and_then(|text| serde_json::from_str(text.as_str()?).ok());
-    let own = own.and_then(|own| own.get("name").and_then(Value::as_str).filter(|n| !n.is_empty()).map(str::to_owned));
+    let own = own
+        .and_then(|own| own.get("name").and_then(Value::as_str).filter(|n| !n.is_empty()).map(str::to_owned));
     let stored = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let tier = object.pointer("/spec/tier").and_then(Value::as_str).unwrap_or_default();
     let name = match own {
         Some(own) => own,
         // Before the annotation existed, the name of a policy in the default tier was stored with the tier before it.
-        None if tier.is_empty() || tier == "default" => stored.strip_prefix("default.").unwrap_or(stored).to_owned(),
+        None if tier.is_empty() || tier == "default" => {
+            stored.strip_prefix("default.").unwrap_or(stored).to_owned()
+        }
         None => stored.to_owned(),
     };
     if let Some(metadata) = child(object, "metadata").and_then(Value::as_object_mut) {
@@ -198,7 +215,9 @@ fn policy_from_storage(object: &mut Value) {
 fn workload(object: &mut Value) {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (namespace, orchestrator) = (text("/metadata/namespace"), text("/spec/orchestrator"));
-    if let Some(labels) = child(object, "metadata").and_then(|m| child(m, "labels")).and_then(Value::as_object_mut) {
+    if let Some(labels) =
+        child(object, "metadata").and_then(|m| child(m, "labels")).and_then(Value::as_object_mut)
+    {
         labels.insert("projectcalico.org/namespace".to_owned(), namespace.into());
         labels.insert("projectcalico.org/orchestrator".to_owned(), orchestrator.into());
     }
@@ -269,16 +288,25 @@ mod tests {
     #[test]
     fn configuration_defaults_stand_where_nothing_is_given() {
         let bgp = defaulted("BGPConfiguration", json!({"spec": {"asNumber": 65001}}));
-        assert_eq!(bgp["spec"], json!({"asNumber": 65001, "logSeverityScreen": "Info", "serviceLoadBalancerAggregation": "Enabled"}));
+        assert_eq!(
+            bgp["spec"],
+            json!({"asNumber": 65001, "logSeverityScreen": "Info", "serviceLoadBalancerAggregation": "Enabled"})
+        );
         let felix = defaulted("FelixConfiguration", json!({"spec": {"floatingIPs": "Enabled"}}));
         assert_eq!(felix["spec"]["floatingIPs"], "Enabled");
         assert_eq!(felix["spec"]["bpfLogLevel"], "");
-        let kube = defaulted("KubeControllersConfiguration", json!({"spec": {"controllers": {"node": {}, "loadBalancer": {}}}}));
+        let kube = defaulted(
+            "KubeControllersConfiguration",
+            json!({"spec": {"controllers": {"node": {}, "loadBalancer": {}}}}),
+        );
         assert_eq!(
             kube["spec"],
             json!({"healthChecks": "Enabled", "prometheusMetricsPort": 9094,
                 "controllers": {"node": {"leakGracePeriod": "15m0s"}, "loadBalancer": {"assignIPs": "AllServices"}}})
         );
-        assert_eq!(defaulted("Tier", json!({"spec": {}}))["spec"], json!({"order": 1_000_000, "defaultAction": "Deny"}));
+        assert_eq!(
+            defaulted("Tier", json!({"spec": {}}))["spec"],
+            json!({"order": 1_000_000, "defaultAction": "Deny"})
+        );
     }
 }

@@ -72,7 +72,9 @@ fn broken(rule: &Rule, value: Option<&Value>, keep: Keep) -> Option<String> {
     let mut items = value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     match rule {
         Rule::None => None,
-        Rule::Required => value.is_none_or(|v| is_zero(v) && !v.is_number()).then(|| "must be given".to_owned()),
+        Rule::Required => {
+            value.is_none_or(|v| is_zero(v) && !v.is_number()).then(|| "must be given".to_owned())
+        }
         Rule::OneOf(words) => {
             text.filter(|s| !words.contains(s)).map(|_| format!("supported values: {}", quoted(words)))
         }
@@ -86,17 +88,29 @@ fn broken(rule: &Rule, value: Option<&Value>, keep: Keep) -> Option<String> {
                 most => format!("must be between {least} and {most}"),
             })
         }
-        Rule::MaxLength(most) => text.filter(|s| s.len() > *most).map(|_| format!("may not be longer than {most} bytes")),
+        Rule::MaxLength(most) => {
+            text.filter(|s| s.len() > *most).map(|_| format!("may not be longer than {most} bytes"))
+        }
         Rule::Items(least, most) => {
             let count = value.and_then(Value::as_array).map_or(0, Vec::len);
             // An absent optional list is no list of zero members; one without omitempty is.
             let counted = value.is_some() || keep == Keep::Always;
             (counted && !(*least..=*most).contains(&count)).then(|| {
-                if least == most { format!("must have exactly {least} member") } else { format!("must have {least} to {most} members") }
+                if least == most {
+                    format!("must have exactly {least} member")
+                } else {
+                    format!("must have {least} to {most} members")
+                }
             })
         }
-        Rule::Test(test, expected) => text.filter(|s| !s.is_empty() && !test(s)).map(|_| (*expected).to_owned()),
-        Rule::Each(test, expected) => items.any(|s| !s.is_empty() && !test(s)).then(|| (*expected).to_owned()),
-        Rule::EachOneOf(words) => items.any(|s| !words.contains(&s)).then(|| format!("supported values: {}", quoted(words))),
+        Rule::Test(test, expected) => {
+            text.filter(|s| !s.is_empty() && !test(s)).map(|_| (*expected).to_owned())
+        }
+        Rule::Each(test, expected) => {
+            items.any(|s| !s.is_empty() && !test(s)).then(|| (*expected).to_owned())
+        }
+        Rule::EachOneOf(words) => {
+            items.any(|s| !words.contains(&s)).then(|| format!("supported values: {}", quoted(words)))
+        }
     }
 }

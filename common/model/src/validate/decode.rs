@@ -87,14 +87,22 @@ fn carry(fields: &[Field], old: &Value, new: &mut Value) {
 }
 
 fn find<'f>(fields: &'f [Field], name: &str) -> Option<&'f Field> {
-    fields.iter().find(|f| f.name == name).or_else(|| fields.iter().find(|f| f.name.eq_ignore_ascii_case(name)))
+    fields
+        .iter()
+        .find(|f| f.name == name)
+        .or_else(|| fields.iter().find(|f| f.name.eq_ignore_ascii_case(name)))
 }
 
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn record(fields: &'static [Field], value: &Value, path: &str, unknown: Unknown<'_>) -> Result<Value, DecodeError> {
+fn record(
+    fields: &'static [Field],
+    value: &Value,
+    path: &str,
+    unknown: Unknown<'_>,
+) -> Result<Value, DecodeError> {
     let empty = Map::new();
     let given = match value {
         Value::Object(map) => map,
@@ -110,7 +118,11 @@ fn record(fields: &'static [Field], value: &Value, path: &str, unknown: Unknown<
                 Unknown::Refuse(stored) => stored.and_then(|s| s.get(name)).is_some(),
             };
             if !known {
-                return Err(DecodeError::UnknownField { path: at, field: name.clone(), meant: nearest(fields, name) });
+                return Err(DecodeError::UnknownField {
+                    path: at,
+                    field: name.clone(),
+                    meant: nearest(fields, name),
+                });
             }
             found.insert(name.clone(), value.clone());
             continue;
@@ -165,7 +177,12 @@ fn zero(shape: &Shape) -> Value {
     match shape {
         Shape::Text => Value::String(String::new()),
         Shape::Bool => Value::Bool(false),
-        Shape::Int(..) | Shape::Float | Shape::AsNumber | Shape::Port | Shape::Protocol | Shape::IntOrText => 0.into(),
+        Shape::Int(..)
+        | Shape::Float
+        | Shape::AsNumber
+        | Shape::Port
+        | Shape::Protocol
+        | Shape::IntOrText => 0.into(),
         Shape::Duration => "0s".into(),
         Shape::Time | Shape::TextMap | Shape::List(_) | Shape::Any => Value::Null,
         Shape::Record(fields) => {
@@ -181,23 +198,33 @@ fn convert(shape: &Shape, value: &Value, path: &str, unknown: Unknown<'_>) -> Re
     }
     match shape {
         Shape::Any => Ok(value.clone()),
-        Shape::Text => as_text(value).map(Value::String).ok_or_else(|| wrong(path, value, "text is wanted here")),
+        Shape::Text => {
+            as_text(value).map(Value::String).ok_or_else(|| wrong(path, value, "text is wanted here"))
+        }
         Shape::Bool if value.is_boolean() => Ok(value.clone()),
         Shape::Bool => Err(wrong(path, value, "true or false is wanted here, without quotes")),
         Shape::Int(least, most, name) => {
             let number = integer(value).filter(|n| (i128::from(*least)..=i128::from(*most)).contains(n));
             match number.and_then(|n| i64::try_from(n).ok()) {
                 Some(n) => Ok(n.into()),
-                None => Err(wrong(path, value, &format!("a whole number of type {name} is wanted here, without quotes"))),
+                None => Err(wrong(
+                    path,
+                    value,
+                    &format!("a whole number of type {name} is wanted here, without quotes"),
+                )),
             }
         }
         Shape::Float => match value.as_f64() {
             Some(f) => Ok(float(f)),
             None => Err(wrong(path, value, "a number is wanted here, without quotes")),
         },
-        Shape::AsNumber => as_number(value)
-            .map(Value::from)
-            .ok_or_else(|| wrong(path, value, "an AS number is wanted: 0 to 4294967295, or \"high.low\" with both up to 65535")),
+        Shape::AsNumber => as_number(value).map(Value::from).ok_or_else(|| {
+            wrong(
+                path,
+                value,
+                "an AS number is wanted: 0 to 4294967295, or \"high.low\" with both up to 65535",
+            )
+        }),
         Shape::Port => port(value).map_err(|reason| wrong(path, value, &reason)),
         Shape::Protocol => {
             let number = match value {
@@ -207,7 +234,9 @@ fn convert(shape: &Shape, value: &Value, path: &str, unknown: Unknown<'_>) -> Re
                 },
                 other => integer(other).and_then(|n| u8::try_from(n).ok()),
             };
-            number.map(Value::from).ok_or_else(|| wrong(path, value, "a protocol name or a number up to 255 is wanted"))
+            number
+                .map(Value::from)
+                .ok_or_else(|| wrong(path, value, "a protocol name or a number up to 255 is wanted"))
         }
         Shape::IntOrText => match value {
             Value::String(_) => Ok(value.clone()),
@@ -223,11 +252,15 @@ fn convert(shape: &Shape, value: &Value, path: &str, unknown: Unknown<'_>) -> Re
             .ok_or_else(|| wrong(path, value, "a duration with its unit is wanted, as 90s or 2m30s")),
         Shape::Time => match value.as_str() {
             Some("") => Ok(Value::Null),
-            Some(text) => time(text).map(Value::String).ok_or_else(|| wrong(path, value, "a time in RFC 3339 is wanted")),
+            Some(text) => time(text)
+                .map(Value::String)
+                .ok_or_else(|| wrong(path, value, "a time in RFC 3339 is wanted")),
             None => Err(wrong(path, value, "a time in RFC 3339 is wanted")),
         },
         Shape::TextMap => {
-            let Value::Object(map) = value else { return Err(wrong(path, value, "a map of texts is wanted here")) };
+            let Value::Object(map) = value else {
+                return Err(wrong(path, value, "a map of texts is wanted here"));
+            };
             let mut out = Map::new();
             for (name, value) in map {
                 let text = if value.is_null() { Some(String::new()) } else { as_text(value) };
@@ -278,7 +311,13 @@ fn number_text(number: &Number) -> String {
 /// A number as Go's `%v` and `FormatFloat(f, 'g', -1, 64)` print it: `5`, `123.5`, `1e+06`.
 pub fn go_float(number: f64) -> String {
     if !number.is_finite() {
-        return if number.is_nan() { "NaN".into() } else if number > 0.0 { "+Inf".into() } else { "-Inf".into() };
+        return if number.is_nan() {
+            "NaN".into()
+        } else if number > 0.0 {
+            "+Inf".into()
+        } else {
+            "-Inf".into()
+        };
     }
     let scientific = format!("{number:e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -294,11 +333,11 @@ pub fn go_float(number: f64) -> String {
 
 fn integer(value: &Value) -> Option<i128> {
     match value {
-        Value::Number(n) => n
-            .as_i64()
-            .map(i128::from)
-            .or_else(|| n.as_u64().map(i128::from))
-            .or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e18).and_then(|f| format!("{f:.0}").parse().ok())),
+        Value::Number(n) => n.as_i64().map(i128::from).or_else(|| n.as_u64().map(i128::from)).or_else(|| {
+            n.as_f64()
+                .filter(|f| f.fract() == 0.0 && f.abs() < 9e18)
+                .and_then(|f| format!("{f:.0}").parse().ok())
+        }),
         _ => None,
     }
 }
@@ -316,7 +355,9 @@ fn float(f: f64) -> Value {
 fn as_number(value: &Value) -> Option<u32> {
     match value {
         Value::String(s) => match s.split_once('.') {
-            Some((high, low)) => Some(u32::from(high.parse::<u16>().ok()?) << 16 | u32::from(low.parse::<u16>().ok()?)),
+            Some((high, low)) => {
+                Some(u32::from(high.parse::<u16>().ok()?) << 16 | u32::from(low.parse::<u16>().ok()?))
+            }
             None => s.parse().ok(),
         },
         // YAML reads the bare word 1.10 as a number and the last zero is lost: only whole numbers are safe.
@@ -331,14 +372,19 @@ fn port(value: &Value) -> Result<Value, String> {
             parse(s).map(Value::from).ok_or_else(|| "a port is a number up to 65535".to_owned())
         }
         Value::String(s) => match s.split_once(':') {
-            Some((low, high)) if low.bytes().chain(high.bytes()).all(|b| b.is_ascii_digit()) => match (parse(low), parse(high)) {
-                (Some(low), Some(high)) if low == high => Ok(low.into()),
-                (Some(low), Some(high)) if low < high => Ok(format!("{low}:{high}").into()),
-                (Some(low), Some(high)) => Err(format!("minimum port number ({low}) is greater than maximum port number ({high})")),
-                _ => Err("a port range is min:max with numbers up to 65535".to_owned()),
-            },
+            Some((low, high)) if low.bytes().chain(high.bytes()).all(|b| b.is_ascii_digit()) => {
+                match (parse(low), parse(high)) {
+                    (Some(low), Some(high)) if low == high => Ok(low.into()),
+                    (Some(low), Some(high)) if low < high => Ok(format!("{low}:{high}").into()),
+                    (Some(low), Some(high)) => Err(format!(
+                        "minimum port number ({low}) is greater than maximum port number ({high})"
+                    )),
+                    _ => Err("a port range is min:max with numbers up to 65535".to_owned()),
+                }
+            }
             _ if is_port_name(s) => Ok(value.clone()),
-            _ => Err("a port is a number, a range min:max, or a name of letters, digits, '_', '.' and '-'".to_owned()),
+            _ => Err("a port is a number, a range min:max, or a name of letters, digits, '_', '.' and '-'"
+                .to_owned()),
         },
         other => integer(other)
             .and_then(|n| u16::try_from(n).ok())
@@ -366,7 +412,8 @@ fn wrong(path: &str, value: &Value, reason: &str) -> DecodeError {
 
 /// The field whose name is closest, if it is close enough to be a slip of the keyboard.
 fn nearest(fields: &'static [Field], name: &str) -> Option<&'static str> {
-    let fold = |s: &str| s.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase();
+    let fold =
+        |s: &str| s.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase();
     let wanted = fold(name);
     let close = |f: &&Field| distance(&fold(f.name), &wanted);
     fields.iter().min_by_key(close).filter(|f| close(f) <= 2 && close(f) < wanted.len()).map(|f| f.name)
@@ -398,12 +445,17 @@ mod tests {
 
     #[test]
     fn names_match_in_any_case_and_scalars_become_text() {
-        let pool = strict("IPPool", json!({"KIND": "IPPool", "metadata": {"name": true, "labels": {"a": 8, "b": 1.5, "c": null}},
-            "spec": {"CIDR": "10.0.0.0/8", "blocksize": 27, "disabled": false}}));
+        let pool = strict(
+            "IPPool",
+            json!({"KIND": "IPPool", "metadata": {"name": true, "labels": {"a": 8, "b": 1.5, "c": null}},
+            "spec": {"CIDR": "10.0.0.0/8", "blocksize": 27, "disabled": false}}),
+        );
         assert_eq!(
             pool,
-            Ok(json!({"kind": "IPPool", "metadata": {"name": "true", "labels": {"a": "8", "b": "1.5", "c": ""}},
-                "spec": {"cidr": "10.0.0.0/8", "blockSize": 27}}))
+            Ok(
+                json!({"kind": "IPPool", "metadata": {"name": "true", "labels": {"a": "8", "b": "1.5", "c": ""}},
+                "spec": {"cidr": "10.0.0.0/8", "blockSize": 27}})
+            )
         );
     }
 
@@ -417,13 +469,17 @@ mod tests {
         );
         assert!(decode("IPPool", &document, Unknown::Refuse(Some(&document))).is_ok());
         assert_eq!(decode("IPPool", &document, Unknown::Keep).unwrap()["spec"]["block_size"], 26);
-        assert!(matches!(strict("IPPool", json!({"spec": {"cidr": "a", "Cidr": "b"}})), Err(DecodeError::Twice { .. })));
+        assert!(matches!(
+            strict("IPPool", json!({"spec": {"cidr": "a", "Cidr": "b"}})),
+            Err(DecodeError::Twice { .. })
+        ));
     }
 
     #[test]
     fn an_update_carries_what_the_schema_does_not_know() {
         let old = json!({"metadata": {"name": "n", "future": 1}, "spec": {"bgp": {"asNumber": 1, "x": [1]}, "new": {}}, "status": {}});
-        let mut new = json!({"metadata": {"name": "n"}, "spec": {"bgp": {"ipv4Address": "10.0.0.1/24"}}, "status": {}});
+        let mut new =
+            json!({"metadata": {"name": "n"}, "spec": {"bgp": {"ipv4Address": "10.0.0.1/24"}}, "status": {}});
         carry_unknown("Node", &old, &mut new);
         assert_eq!(
             new,
@@ -434,7 +490,8 @@ mod tests {
 
     #[test]
     fn unions_take_their_canonical_form() {
-        let peer = strict("BGPPeer", json!({"spec": {"asNumber": "1.10", "maxRestartTime": "150s"}})).unwrap();
+        let peer =
+            strict("BGPPeer", json!({"spec": {"asNumber": "1.10", "maxRestartTime": "150s"}})).unwrap();
         assert_eq!(peer["spec"], json!({"asNumber": 65546, "maxRestartTime": "2m30s"}));
         let rule = json!({"action": "Allow", "protocol": "6", "destination": {"ports": ["80", "80:90", "http", 443, "7:7"]}, "source": {}});
         let policy = strict("NetworkPolicy", json!({"spec": {"order": 5.0, "ingress": [rule]}})).unwrap();
@@ -451,7 +508,11 @@ mod tests {
             ("BGPPeer", json!({"spec": {"asNumber": 4_294_967_296_u64}}), "spec.asNumber = 4294967296"),
             ("NetworkPolicy", json!({"spec": {"order": "first"}}), "spec.order"),
             ("NetworkPolicy", json!({"spec": {"ingress": {}}}), "a list is wanted"),
-            ("GlobalNetworkPolicy", json!({"spec": {"ingress": [{"source": {"ports": ["90:80"]}}]}}), "spec.ingress[0].source.ports[0]"),
+            (
+                "GlobalNetworkPolicy",
+                json!({"spec": {"ingress": [{"source": {"ports": ["90:80"]}}]}}),
+                "spec.ingress[0].source.ports[0]",
+            ),
             ("FelixConfiguration", json!({"spec": {"reportingInterval": 90}}), "a duration with its unit"),
             ("Node", json!("just words"), "document"),
             ("Node", json!({"spec": {"bgp": {"asNumber": "1.x"}}}), "an AS number"),
@@ -470,9 +531,19 @@ mod tests {
             json!({"lastUpdated": null, "agent": {"birdV4": {}, "birdV6": {}}, "bgp": {"numberEstablishedV4": 0,
                 "numberNotEstablishedV4": 0, "numberEstablishedV6": 0, "numberNotEstablishedV6": 0}, "routes": {}})
         );
-        let wep = strict("WorkloadEndpoint", json!({"spec": {"ports": [{"name": "http", "protocol": "TCP", "port": 80}]}})).unwrap();
-        assert_eq!(wep["spec"]["ports"][0], json!({"name": "http", "protocol": "TCP", "port": 80, "hostPort": 0, "hostIP": ""}));
-        assert_eq!(strict("FelixConfiguration", json!({"spec": {"failsafeInboundHostPorts": []}})).unwrap()["spec"], json!({"failsafeInboundHostPorts": []}));
+        let wep = strict(
+            "WorkloadEndpoint",
+            json!({"spec": {"ports": [{"name": "http", "protocol": "TCP", "port": 80}]}}),
+        )
+        .unwrap();
+        assert_eq!(
+            wep["spec"]["ports"][0],
+            json!({"name": "http", "protocol": "TCP", "port": 80, "hostPort": 0, "hostIP": ""})
+        );
+        assert_eq!(
+            strict("FelixConfiguration", json!({"spec": {"failsafeInboundHostPorts": []}})).unwrap()["spec"],
+            json!({"failsafeInboundHostPorts": []})
+        );
     }
 
     #[test]

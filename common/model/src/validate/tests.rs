@@ -47,7 +47,11 @@ fn pools() {
         ("fe80::/64", json!({}), "link-local"),
         ("x", json!({}), "spec.cidr = 'x'"),
         ("", json!({}), "must be given"),
-        ("10.0.0.0/16", json!({"ipipMode": "Sometimes"}), "spec.ipipMode = 'Sometimes' (supported values: \"Never\""),
+        (
+            "10.0.0.0/16",
+            json!({"ipipMode": "Sometimes"}),
+            "spec.ipipMode = 'Sometimes' (supported values: \"Never\"",
+        ),
         ("10.0.0.0/16", json!({"ipipMode": "Always", "vxlanMode": "Always"}), "cannot both be enabled"),
         ("fd44::/64", json!({"ipipMode": "Always"}), "IPv6"),
         ("10.0.0.0/16", json!({"allowedUses": ["Everything"]}), "spec.allowedUses[0] = 'Everything'"),
@@ -62,15 +66,25 @@ fn pools() {
 
 #[test]
 fn bgp() {
-    good("BGPPeer", json!({"peerIP": "10.0.0.2:1790", "asNumber": 4_200_000_001_u32, "reachableBy": "10.0.0.254"}));
+    good(
+        "BGPPeer",
+        json!({"peerIP": "10.0.0.2:1790", "asNumber": 4_200_000_001_u32, "reachableBy": "10.0.0.254"}),
+    );
     bad("BGPPeer", json!({"node": "a", "nodeSelector": "all()"}), "cannot both be set");
     bad("BGPPeer", json!({"peerIP": "10.0.0.1", "reachableBy": "fd00::1"}), "same address family");
     bad("BGPPeer", json!({"localWorkloadSelector": "all()"}), "asNumber is required");
     bad("BGPPeer", json!({"peerIP": "x", "asNumber": 1}), "spec.peerIP = 'x'");
-    good("BGPConfiguration", json!({"prefixAdvertisements": [{"cidr": "10.0.0.0/26", "communities": ["65123:7"]}]}));
+    good(
+        "BGPConfiguration",
+        json!({"prefixAdvertisements": [{"cidr": "10.0.0.0/26", "communities": ["65123:7"]}]}),
+    );
     bad("BGPConfiguration", json!({"asNumber": 65001}), "other than 'default'");
     bad("BGPConfiguration", json!({"communities": [{"name": "a", "value": "1:2"}]}), "not used");
-    bad("BGPConfiguration", json!({"prefixAdvertisements": [{"cidr": "10.0.0.0/26", "communities": ["gone"]}]}), "communities[0]");
+    bad(
+        "BGPConfiguration",
+        json!({"prefixAdvertisements": [{"cidr": "10.0.0.0/26", "communities": ["gone"]}]}),
+        "communities[0]",
+    );
     bad("BGPConfiguration", json!({"ignoredInterfaces": ["*"]}), "spec.ignoredInterfaces[0] = '*'");
     bad("BGPConfiguration", json!({"ipv4NormalRoutePriority": 0}), "between 1 and 2147483646");
     bad("BGPConfiguration", json!({"logSeverityScreen": "Loud"}), "Trace");
@@ -80,23 +94,51 @@ fn bgp() {
         json!({"exportV4": [{"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": {"max": 32},
             "operations": [{"setPriority": {"value": 512}}]}]}),
     );
-    bad("BGPFilter", json!({"exportV4": [{"cidr": "10.0.0.0/8", "matchOperator": "In"}]}), "spec.exportV4[0].action (must be given)");
-    bad("BGPFilter", json!({"importV6": [{"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In"}]}), "IPv6 CIDR");
-    bad("BGPFilter", json!({"exportV4": [{"action": "Accept", "prefixLength": {"min": 8}}]}), "cidr is required");
-    bad("BGPFilter", json!({"exportV4": [{"action": "Reject", "operations": [{"setPriority": {"value": 1}}]}]}), "only be used with action Accept");
-    bad("BGPFilter", json!({"exportV4": [{"action": "Accept", "communities": {"values": ["70000:1"]}}]}), "community");
+    bad(
+        "BGPFilter",
+        json!({"exportV4": [{"cidr": "10.0.0.0/8", "matchOperator": "In"}]}),
+        "spec.exportV4[0].action (must be given)",
+    );
+    bad(
+        "BGPFilter",
+        json!({"importV6": [{"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In"}]}),
+        "IPv6 CIDR",
+    );
+    bad(
+        "BGPFilter",
+        json!({"exportV4": [{"action": "Accept", "prefixLength": {"min": 8}}]}),
+        "cidr is required",
+    );
+    bad(
+        "BGPFilter",
+        json!({"exportV4": [{"action": "Reject", "operations": [{"setPriority": {"value": 1}}]}]}),
+        "only be used with action Accept",
+    );
+    bad(
+        "BGPFilter",
+        json!({"exportV4": [{"action": "Accept", "communities": {"values": ["70000:1"]}}]}),
+        "community",
+    );
 }
 
 #[test]
 fn policies() {
     let rule = |rule: Value| json!({ "ingress": [rule] });
-    good("NetworkPolicy", rule(json!({"action": "Allow", "protocol": "TCP", "destination": {"ports": [80, "8080:8090", "https"]}})));
+    good(
+        "NetworkPolicy",
+        rule(
+            json!({"action": "Allow", "protocol": "TCP", "destination": {"ports": [80, "8080:8090", "https"]}}),
+        ),
+    );
     good("GlobalNetworkPolicy", rule(json!({"action": "Allow", "destination": {"ports": ["https"]}})));
     for (one, says) in [
         (json!({"action": "Accept"}), "spec.ingress[0].action = 'Accept'"),
         (json!({}), "spec.ingress[0].action"),
         (json!({"action": "Allow", "destination": {"ports": [80]}}), "rules with numeric port"),
-        (json!({"action": "Allow", "protocol": "ICMP", "destination": {"ports": ["http"]}}), "rules that specify ports"),
+        (
+            json!({"action": "Allow", "protocol": "ICMP", "destination": {"ports": ["http"]}}),
+            "rules that specify ports",
+        ),
         (json!({"action": "Allow", "protocol": "TCP", "destination": {"ports": [0]}}), "between 1 and 65535"),
         (json!({"action": "Allow", "protocol": "tcp"}), "spec.ingress[0].protocol = 'tcp'"),
         (json!({"action": "Allow", "protocol": 0}), "begin at 1"),
@@ -104,7 +146,10 @@ fn policies() {
         (json!({"action": "Allow", "source": {"nets": ["10.0.0.1/8"]}}), "without host bits"),
         (json!({"action": "Allow", "source": {"nets": ["10.0.0.9"]}}), "prefix length"),
         (json!({"action": "Allow", "source": {"nets": ["10.0.0.0/8", "fd00::/8"]}}), "both IPv4 and IPv6"),
-        (json!({"action": "Allow", "source": {"nets": ["10.0.0.0/8"]}, "destination": {"nets": ["fd00::/8"]}}), "both IPv4 and IPv6"),
+        (
+            json!({"action": "Allow", "source": {"nets": ["10.0.0.0/8"]}, "destination": {"nets": ["fd00::/8"]}}),
+            "both IPv4 and IPv6",
+        ),
         (json!({"action": "Allow", "ipVersion": 6, "source": {"nets": ["10.0.0.0/8"]}}), "doesn't match"),
         (json!({"action": "Allow", "source": {"notNets": ["0.0.0.0/0"]}}), "logical contradiction"),
         (json!({"action": "Allow", "icmp": {"type": 8}}), "require protocol"),
@@ -113,15 +158,25 @@ fn policies() {
         (json!({"action": "Deny", "http": {"methods": ["GET"]}}), "only valid on Allow"),
         (json!({"action": "Allow", "http": {"paths": [{"exact": "x"}]}}), "must start with '/'"),
         (json!({"action": "Allow", "source": {"selector": "global()"}}), "global()"),
-        (json!({"action": "Allow", "source": {"services": {"name": "a"}, "nets": ["10.0.0.0/8"]}}), "cannot specify nets"),
-        (json!({"action": "Allow", "destination": {"services": {"name": "a"}}}), "not allowed in ingress rule destination"),
+        (
+            json!({"action": "Allow", "source": {"services": {"name": "a"}, "nets": ["10.0.0.0/8"]}}),
+            "cannot specify nets",
+        ),
+        (
+            json!({"action": "Allow", "destination": {"services": {"name": "a"}}}),
+            "not allowed in ingress rule destination",
+        ),
     ] {
         bad("NetworkPolicy", rule(one), says);
     }
     bad("GlobalNetworkPolicy", json!({"preDNAT": true}), "applyOnForward");
     bad("GlobalNetworkPolicy", json!({"types": ["Ingress", "Ingress"]}), "more than once");
     bad("GlobalNetworkPolicy", json!({"selector": "("}), "spec.selector = '('");
-    bad("StagedNetworkPolicy", json!({"stagedAction": "Delete", "selector": "all()"}), "stagedAction is Delete");
+    bad(
+        "StagedNetworkPolicy",
+        json!({"stagedAction": "Delete", "selector": "all()"}),
+        "stagedAction is Delete",
+    );
     good("StagedKubernetesNetworkPolicy", json!({"stagedAction": "Delete", "podSelector": {}}));
     // Calico takes these; so do we.
     good("Profile", json!({"ingress": [{"action": "Ok"}]}));
@@ -135,21 +190,40 @@ fn the_rest() {
     bad("Node", json!({"bgp": {"ipv4Address": "fd00::1/64"}}), "IPv4");
     good("Node", json!({"addresses": [{"address": "here", "type": "Secret"}]}));
     bad("WorkloadEndpoint", json!({"ipNetworks": ["10.0.0.0/24"]}), "multiple addresses");
-    bad("WorkloadEndpoint", json!({"ipNetworks": ["10.0.0.1/32"], "ipNATs": [{"internalIP": "10.0.0.2", "externalIP": "192.0.2.1"}]}), "not in the endpoint");
+    bad(
+        "WorkloadEndpoint",
+        json!({"ipNetworks": ["10.0.0.1/32"], "ipNATs": [{"internalIP": "10.0.0.2", "externalIP": "192.0.2.1"}]}),
+        "not in the endpoint",
+    );
     bad("HostEndpoint", json!({"interfaceName": "eth0"}), "node must be specified");
     bad("HostEndpoint", json!({"node": "a", "expectedIPs": ["10.0.0.0/24"]}), "spec.expectedIPs[0]");
     good("HostEndpoint", json!({"node": "a", "interfaceName": "*"}));
     good("Tier", json!({}));
     bad("Tier", json!({"order": 5}), "order must be 1000000");
     bad("Tier", json!({"defaultAction": "Pass"}), "must have default action 'Deny'");
-    bad("CalicoNodeStatus", json!({"node": "a", "classes": ["BGP"]}), "spec.updatePeriodSeconds (must be given)");
-    bad("CalicoNodeStatus", json!({"node": "a", "classes": ["BGP", "BGP"], "updatePeriodSeconds": 1}), "more than once");
-    bad("CalicoNodeStatus", json!({"node": "a", "classes": ["Weather"], "updatePeriodSeconds": 1}), "spec.classes[0]");
+    bad(
+        "CalicoNodeStatus",
+        json!({"node": "a", "classes": ["BGP"]}),
+        "spec.updatePeriodSeconds (must be given)",
+    );
+    bad(
+        "CalicoNodeStatus",
+        json!({"node": "a", "classes": ["BGP", "BGP"], "updatePeriodSeconds": 1}),
+        "more than once",
+    );
+    bad(
+        "CalicoNodeStatus",
+        json!({"node": "a", "classes": ["Weather"], "updatePeriodSeconds": 1}),
+        "spec.classes[0]",
+    );
     bad("IPAMConfiguration", json!({"maxBlocksPerHost": -1}), "between 0 and 1000000");
     bad("FelixConfiguration", json!({"routeTableRange": {"min": 0, "max": 9}}), "1..250");
     bad("FelixConfiguration", json!({"kubeNodePortRanges": ["http"]}), "named ports");
     bad("FelixConfiguration", json!({"chainInsertMode": "prepend"}), "Insert");
-    good("FelixConfiguration", json!({"chainInsertMode": "insert", "iptablesPostWriteCheckInterval": "1.5s", "failsafeInboundHostPorts": []}));
+    good(
+        "FelixConfiguration",
+        json!({"chainInsertMode": "insert", "iptablesPostWriteCheckInterval": "1.5s", "failsafeInboundHostPorts": []}),
+    );
     bad("IPReservation", json!({"reservedCIDRs": ["10.0.0.1"]}), "prefix length");
 }
 

@@ -60,7 +60,9 @@ pub(crate) fn is_mac(text: &str) -> bool {
 
 /// A port name: letters, digits, `_`, `.`, `-`.
 pub(crate) fn is_port_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    !text.is_empty()
+        && text.len() <= 128
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
 /// Splits `address[/length]` and checks the length; an address without length gets all its bits.
@@ -168,7 +170,10 @@ pub(crate) fn is_community(text: &str) -> bool {
         _ => return false,
     };
     parts.iter().all(|p| {
-        !p.is_empty() && p.len() <= 10 && p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u64>().is_ok_and(|n| n <= limit)
+        !p.is_empty()
+            && p.len() <= 10
+            && p.bytes().all(|b| b.is_ascii_digit())
+            && p.parse::<u64>().is_ok_and(|n| n <= limit)
     })
 }
 
@@ -222,7 +227,9 @@ pub(crate) fn is_key_value_list(text: &str) -> bool {
 fn pairs(text: &str, good: impl Fn(&str) -> bool) -> bool {
     text.split(',').filter(|item| !item.is_empty()).all(|item| {
         item.split_once('=').is_some_and(|(name, value)| {
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) && good(value)
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+                && good(value)
         })
     })
 }
@@ -372,23 +379,39 @@ mod tests {
     fn names() {
         check(is_name, &["a", "a-1.b", "0"], &["", "A", "a.", ".a", "a..b", "-a", "a_b", "a/b"]);
         check(is_container_id, &["0f1e", "A-b"], &["", "-a", "a_b", "a-"]);
-        check(is_interface, &["eth0", "cali1b15813a0a8", "a.b-c_d"], &["", "an-interface-too-long", "a/b", "*"]);
+        check(
+            is_interface,
+            &["eth0", "cali1b15813a0a8", "a.b-c_d"],
+            &["", "an-interface-too-long", "a/b", "*"],
+        );
         check(is_qualified_name, &["a", "a.b/c", "A_b.c"], &["", "a b", "/a", "a/", "a/b/c", "A/b"]);
         check(is_label_value, &["", "a", "A.b_c-d"], &["c d", "-a", "a-"]);
     }
 
     #[test]
     fn addresses() {
-        check(is_cidr, &["10.0.0.0/8", "10.0.0.1/8", "::1", "fd00::/8"], &["10.0.0.0/33", "10", "x", "10.0.0.0/8/8", "10.0.0.0/"]);
+        check(
+            is_cidr,
+            &["10.0.0.0/8", "10.0.0.1/8", "::1", "fd00::/8"],
+            &["10.0.0.0/33", "10", "x", "10.0.0.0/8/8", "10.0.0.0/"],
+        );
         check(is_network, &["10.0.0.0/8"], &["10.0.0.1/8", "10.0.0.1", "fd00::1/8"]);
         check(is_any_network, &["10.0.0.1"], &["10.0.0.1/8"]);
-        check(is_peer_ip, &["10.0.0.1", "10.0.0.1:1790", "[fd00::1]:179", "fd00::1"], &["10.0.0.1:0", "10.0.0.1:65536", "fd00::1:x", "[fd00::1]", "x"]);
+        check(
+            is_peer_ip,
+            &["10.0.0.1", "10.0.0.1:1790", "[fd00::1]:179", "fd00::1"],
+            &["10.0.0.1:0", "10.0.0.1:65536", "fd00::1:x", "[fd00::1]", "x"],
+        );
         check(is_mac, &["ca:fe:1d:52:bb:e9"], &["ca:fe", "ca:fe:1d:52:bb:eg"]);
     }
 
     #[test]
     fn communities_and_rates() {
-        check(is_community, &["65535:0", "4294967295:0:1"], &["65536:0", "1", "1:2:3:4", "a:b", "4294967296:0:0", ":1"]);
+        check(
+            is_community,
+            &["65535:0", "4294967295:0:1"],
+            &["65536:0", "1", "1:2:3:4", "a:b", "4294967296:0:0", ":1"],
+        );
         check(is_rate, &["10/second"], &["0/second", "10/s", "10", "12345/day"]);
         check(is_feature_list, &["", "A=true,B=false,C=", "A=true,"], &["A", "A=x"]);
         check(is_regex, &["^eth.*$", "a(b|c)?[x)]"], &["a(b", "[", "*a", "a)", "\\"]);

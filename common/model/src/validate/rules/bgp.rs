@@ -14,20 +14,38 @@ pub(super) fn peer(object: &mut Object<'_>) {
     let on = |field| has_text(spec, field);
     let asn = number(spec, "asNumber") != 0;
     object.fail_if(on("node") && on("nodeSelector"), "node", "node and nodeSelector cannot both be set");
-    object.fail_if(on("peerIP") && on("peerSelector"), "peerIP", "peerIP and peerSelector cannot both be set");
-    object.fail_if(asn && on("peerSelector"), "asNumber", "asNumber must be empty when peerSelector is set; it is taken from the nodes selected");
+    object.fail_if(
+        on("peerIP") && on("peerSelector"),
+        "peerIP",
+        "peerIP and peerSelector cannot both be set",
+    );
+    object.fail_if(
+        asn && on("peerSelector"),
+        "asNumber",
+        "asNumber must be empty when peerSelector is set; it is taken from the nodes selected",
+    );
     if on("localWorkloadSelector") {
         object.fail_if(on("peerIP"), "peerIP", "peerIP must be empty when localWorkloadSelector is set");
-        object.fail_if(on("peerSelector"), "peerSelector", "peerSelector must be empty when localWorkloadSelector is set");
+        object.fail_if(
+            on("peerSelector"),
+            "peerSelector",
+            "peerSelector must be empty when localWorkloadSelector is set",
+        );
         object.fail_if(!asn, "asNumber", "asNumber is required when localWorkloadSelector is set");
     }
     if let Some((gateway, _)) = cidr(text(spec, "reachableBy")) {
         match peer_address(text(spec, "peerIP")) {
             Some(peer) => {
                 let mixed = peer.is_ipv4() != gateway.is_ipv4();
-                object.fail_if(mixed, "reachableBy", "reachableBy and peerIP must be of the same address family");
+                object.fail_if(
+                    mixed,
+                    "reachableBy",
+                    "reachableBy and peerIP must be of the same address family",
+                );
             }
-            None => object.fail_if(!on("peerIP"), "reachableBy", "reachableBy must be empty when peerIP is empty"),
+            None => {
+                object.fail_if(!on("peerIP"), "reachableBy", "reachableBy must be empty when peerIP is empty")
+            }
         }
     }
     object.fail_if(
@@ -38,8 +56,13 @@ pub(super) fn peer(object: &mut Object<'_>) {
 }
 
 /// Fields that count on the object named `default` only.
-const DEFAULT_ONLY: [&str; 5] =
-    ["nodeToNodeMeshEnabled", "asNumber", "serviceLoadBalancerIPs", "serviceExternalIPs", "serviceClusterIPs"];
+const DEFAULT_ONLY: [&str; 5] = [
+    "nodeToNodeMeshEnabled",
+    "asNumber",
+    "serviceLoadBalancerIPs",
+    "serviceExternalIPs",
+    "serviceClusterIPs",
+];
 
 pub(super) fn configuration(object: &mut Object<'_>) {
     let spec = object.spec();
@@ -98,9 +121,16 @@ pub(super) fn filter(object: &mut Object<'_>) {
                 object.fail(&path, Some(rule), "operations may only be used with action Accept");
             }
             for (j, operation) in operations.iter().enumerate() {
-                let set = ["addCommunity", "prependASPath", "setPriority"].iter().filter(|name| has(operation, name)).count();
+                let set = ["addCommunity", "prependASPath", "setPriority"]
+                    .iter()
+                    .filter(|name| has(operation, name))
+                    .count();
                 if set != 1 {
-                    object.fail(format!("{path}.operations[{j}]"), Some(operation), "exactly one operation must be set");
+                    object.fail(
+                        format!("{path}.operations[{j}]"),
+                        Some(operation),
+                        "exactly one operation must be set",
+                    );
                 }
             }
         }

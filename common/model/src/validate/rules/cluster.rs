@@ -8,7 +8,11 @@ use crate::validate::text::{is_label_value, is_qualified_name};
 pub(super) fn node(object: &mut Object<'_>) {
     let bgp = object.spec().get("bgp");
     if bgp.and_then(Value::as_object).is_some_and(serde_json::Map::is_empty) {
-        object.fail("spec.bgp", bgp, "must not be empty: give an ipv4Address or ipv6Address, or leave bgp out");
+        object.fail(
+            "spec.bgp",
+            bgp,
+            "must not be empty: give an ipv4Address or ipv6Address, or leave bgp out",
+        );
     }
 }
 
@@ -47,9 +51,14 @@ pub(super) fn kube_controllers(object: &mut Object<'_>) {
             object.fail(&path, Some(template), "needs interfaceCIDRs or interfacePattern");
         }
         let labels = template.get("labels").and_then(Value::as_object);
-        let bad = |(k, v): (&String, &Value)| !is_qualified_name(k) || !v.as_str().is_some_and(is_label_value);
+        let bad =
+            |(k, v): (&String, &Value)| !is_qualified_name(k) || !v.as_str().is_some_and(is_label_value);
         if labels.is_some_and(|labels| labels.iter().any(bad)) {
-            object.fail(format!("{path}.labels"), template.get("labels"), "must be labels as Kubernetes takes them");
+            object.fail(
+                format!("{path}.labels"),
+                template.get("labels"),
+                "must be labels as Kubernetes takes them",
+            );
         }
     }
 }
@@ -57,6 +66,10 @@ pub(super) fn kube_controllers(object: &mut Object<'_>) {
 pub(super) fn ipam_configuration(object: &mut Object<'_>) {
     if object.name() != "default" {
         let value = object.at("/metadata").get("name");
-        object.fail("metadata.name", value, "Cannot create an IPAMConfiguration resource with a name other than \"default\"");
+        object.fail(
+            "metadata.name",
+            value,
+            "Cannot create an IPAMConfiguration resource with a name other than \"default\"",
+        );
     }
 }

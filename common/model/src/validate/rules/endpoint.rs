@@ -20,14 +20,20 @@ pub(super) fn workload(object: &mut Object<'_>) {
     object.fail_if(many, "ipNetworks", "IP network contains multiple addresses; use /32 or /128");
     for (i, nat) in items(spec, "ipNATs").iter().enumerate() {
         let path = format!("spec.ipNATs[{i}]");
-        let (Some((internal, _)), Some((external, _))) = (cidr(text(nat, "internalIP")), cidr(text(nat, "externalIP"))) else {
+        let (Some((internal, _)), Some((external, _))) =
+            (cidr(text(nat, "internalIP")), cidr(text(nat, "externalIP")))
+        else {
             continue;
         };
         if internal.is_ipv4() != external.is_ipv4() {
             object.fail(format!("{path}.externalIP"), nat.get("externalIP"), "mismatched IP versions");
         }
         if !networks.iter().any(|(ip, _)| *ip == internal) {
-            object.fail(format!("{path}.internalIP"), nat.get("internalIP"), "NAT is not in the endpoint networks (spec.ipNetworks)");
+            object.fail(
+                format!("{path}.internalIP"),
+                nat.get("internalIP"),
+                "NAT is not in the endpoint networks (spec.ipNetworks)",
+            );
         }
     }
     ports(object, true);
@@ -46,11 +52,19 @@ fn ports(object: &mut Object<'_>, workload: bool) {
     for (i, port) in items(object.spec(), "ports").iter().enumerate() {
         let path = format!("spec.ports[{i}]");
         if !port.get("protocol").is_some_and(has_ports) {
-            object.fail(format!("{path}.protocol"), port.get("protocol"), "protocol does not support ports; use TCP, UDP or SCTP");
+            object.fail(
+                format!("{path}.protocol"),
+                port.get("protocol"),
+                "protocol does not support ports; use TCP, UDP or SCTP",
+            );
         }
         let host_port = port.get("hostPort").and_then(Value::as_u64).unwrap_or_default();
         if workload && !has_text(port, "name") && host_port == 0 {
-            object.fail(format!("{path}.name"), port.get("name"), "name must not be empty if no hostPort is specified");
+            object.fail(
+                format!("{path}.name"),
+                port.get("name"),
+                "name must not be empty if no hostPort is specified",
+            );
         }
     }
 }

@@ -25,7 +25,11 @@ pub(super) fn check(object: &mut Object<'_>) {
     let bound = |range: &Value, field: &str| range.get(field).and_then(Value::as_i64).unwrap_or_default();
     if let Some(range) = spec.get("routeTableRange") {
         let (min, max) = (bound(range, "min"), bound(range, "max"));
-        object.fail_if(!(min >= 1 && max >= min && max <= 250), "routeTableRange", "must be a range of route table indices within 1..250");
+        object.fail_if(
+            !(min >= 1 && max >= min && max <= 250),
+            "routeTableRange",
+            "must be a range of route table indices within 1..250",
+        );
     }
     let mut tables = 0_i64;
     for (i, range) in items(spec, "routeTableRanges").iter().enumerate() {
@@ -43,16 +47,23 @@ pub(super) fn check(object: &mut Object<'_>) {
         tables = tables.saturating_add(max.saturating_sub(min).saturating_add(1).max(0));
     }
     object.fail_if(tables > TABLES, "routeTableRanges", "targets too many tables (65535 at most)");
-    let named = items(spec, "kubeNodePortRanges").iter().any(|p| p.as_str().is_some_and(|p| !p.contains(':')));
+    let named =
+        items(spec, "kubeNodePortRanges").iter().any(|p| p.as_str().is_some_and(|p| !p.contains(':')));
     object.fail_if(named, "kubeNodePortRanges", "node port ranges should not contain named ports");
     for (i, timeout) in items(spec, "healthTimeoutOverrides").iter().enumerate() {
         if go_duration(text(timeout, "timeout")).is_some_and(|n| n < 0) {
-            object.fail(format!("spec.healthTimeoutOverrides[{i}].timeout"), timeout.get("timeout"), "must not be negative");
+            object.fail(
+                format!("spec.healthTimeoutOverrides[{i}].timeout"),
+                timeout.get("timeout"),
+                "must not be negative",
+            );
         }
     }
     // Every period but the one of the watchdog must not be negative.
     for (field, value) in spec.as_object().into_iter().flatten() {
-        if value.as_str().is_some_and(|v| v.starts_with('-') && go_duration(v).is_some()) && field != "dataplaneWatchdogTimeout" {
+        if value.as_str().is_some_and(|v| v.starts_with('-') && go_duration(v).is_some())
+            && field != "dataplaneWatchdogTimeout"
+        {
             object.fail(format!("spec.{field}"), Some(value), "must not be negative");
         }
     }

@@ -38,22 +38,38 @@ pub(super) fn check(object: &mut Object<'_>) {
 }
 
 fn addresses(object: &mut Object<'_>, ip: IpAddr, length: u8) {
-    object.fail_if(network_of(ip, length) != ip, "cidr", "IPPool CIDR is not strictly masked: it has bits set behind its prefix length");
+    object.fail_if(
+        network_of(ip, length) != ip,
+        "cidr",
+        "IPPool CIDR is not strictly masked: it has bits set behind its prefix length",
+    );
     let local: ipnet::IpNet = match ip {
         IpAddr::V4(_) => "169.254.0.0/16".parse().expect("invariant: a constant prefix"),
         IpAddr::V6(_) => "fe80::/10".parse().expect("invariant: a constant prefix"),
     };
     if let Ok(pool) = ipnet::IpNet::new(ip, length) {
         let overlaps = pool.contains(&local) || local.contains(&pool);
-        object.fail_if(overlaps, "cidr", &format!("IP pool range overlaps with the link-local range {local}"));
+        object.fail_if(
+            overlaps,
+            "cidr",
+            &format!("IP pool range overlaps with the link-local range {local}"),
+        );
     }
 }
 
 fn encapsulation(object: &mut Object<'_>, ip: IpAddr) {
     let spec = object.spec();
     let on = |field| has_text(spec, field) && text(spec, field) != "Never";
-    object.fail_if(ip.is_ipv6() && on("ipipMode"), "ipipMode", "IPIPMode other than 'Never' is not supported on an IPv6 IP pool");
-    object.fail_if(on("ipipMode") && on("vxlanMode"), "ipipMode", "IPIPMode and VXLANMode cannot both be enabled on the same IP pool");
+    object.fail_if(
+        ip.is_ipv6() && on("ipipMode"),
+        "ipipMode",
+        "IPIPMode other than 'Never' is not supported on an IPv6 IP pool",
+    );
+    object.fail_if(
+        on("ipipMode") && on("vxlanMode"),
+        "ipipMode",
+        "IPIPMode and VXLANMode cannot both be enabled on the same IP pool",
+    );
 }
 
 fn uses(object: &mut Object<'_>) {
@@ -71,13 +87,21 @@ fn uses(object: &mut Object<'_>) {
         return;
     }
     let encapsulated = |field| has_text(spec, field) && text(spec, field) != "Never";
-    object.fail_if(uses.len() > 1 && uses.iter().any(|u| *u != "LoadBalancer"), "allowedUses", "LoadBalancer cannot be combined with another use");
+    object.fail_if(
+        uses.len() > 1 && uses.iter().any(|u| *u != "LoadBalancer"),
+        "allowedUses",
+        "LoadBalancer cannot be combined with another use",
+    );
     object.fail_if(
         encapsulated("ipipMode") || encapsulated("vxlanMode"),
         "allowedUses",
         "neither IPIPMode nor VXLANMode can be enabled on an IP pool for LoadBalancer",
     );
-    object.fail_if(is_true(spec, "disableBGPExport"), "disableBGPExport", "must not be set on an IP pool for LoadBalancer");
+    object.fail_if(
+        is_true(spec, "disableBGPExport"),
+        "disableBGPExport",
+        "must not be set on an IP pool for LoadBalancer",
+    );
     object.fail_if(
         has_text(spec, "nodeSelector") && text(spec, "nodeSelector") != "all()",
         "nodeSelector",

@@ -5,11 +5,9 @@ use serde_json::{Map, Value};
 use super::{Object, text};
 use crate::validate::text::{is_label, is_label_value, is_name, is_qualified_name};
 
-const SUBDOMAIN: &str =
-    "name must consist of lower case alphanumeric characters, '-' or '.', and begin and end with an alphanumeric one";
+const SUBDOMAIN: &str = "name must consist of lower case alphanumeric characters, '-' or '.', and begin and end with an alphanumeric one";
 const LABEL: &str = "name must consist of lower case alphanumeric characters or '-', and begin and end with an alphanumeric one";
-const POLICY: &str =
-    "name must consist of lower case alphanumeric characters or '-', with one '.' at most, and begin and end with an alphanumeric one";
+const POLICY: &str = "name must consist of lower case alphanumeric characters or '-', with one '.' at most, and begin and end with an alphanumeric one";
 /// Bytes of keys and values together (Kubernetes' limit).
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 

@@ -11,16 +11,28 @@ const GLOBAL_ONLY: &str = "global() can only be used in a rule's namespaceSelect
 pub(super) fn network_set(object: &mut Object<'_>) {
     let label = object.at("/metadata/labels").get("projectcalico.org/namespace");
     if label.is_some() {
-        object.fail("metadata.labels (projectcalico.org/namespace)", label, "is not a valid label name: felix sets it itself");
+        object.fail(
+            "metadata.labels (projectcalico.org/namespace)",
+            label,
+            "is not a valid label name: felix sets it itself",
+        );
     }
 }
 
 pub(super) fn check(object: &mut Object<'_>) {
     let spec = object.spec();
     if text(spec, "stagedAction") == "Delete" {
-        let other = spec.as_object().into_iter().flatten().find(|(name, _)| !["stagedAction", "tier"].contains(&name.as_str()));
+        let other = spec
+            .as_object()
+            .into_iter()
+            .flatten()
+            .find(|(name, _)| !["stagedAction", "tier"].contains(&name.as_str()));
         if let Some((name, value)) = other {
-            object.fail(format!("spec.{name}"), Some(value), "spec fields, except tier, must be empty if stagedAction is Delete");
+            object.fail(
+                format!("spec.{name}"),
+                Some(value),
+                "spec fields, except tier, must be empty if stagedAction is Delete",
+            );
         }
         return;
     }
@@ -43,8 +55,16 @@ fn host_flags(object: &mut Object<'_>) {
     let spec = object.spec();
     let (untracked, pre_dnat) = (is_true(spec, "doNotTrack"), is_true(spec, "preDNAT"));
     object.fail_if(untracked && pre_dnat, "preDNAT", "preDNAT and doNotTrack cannot both be true");
-    object.fail_if(pre_dnat && !items(spec, "egress").is_empty(), "egress", "a preDNAT policy cannot have egress rules");
-    object.fail_if(pre_dnat && texts(spec, "types").any(|t| t == "Egress"), "types", "a preDNAT policy cannot have type Egress");
+    object.fail_if(
+        pre_dnat && !items(spec, "egress").is_empty(),
+        "egress",
+        "a preDNAT policy cannot have egress rules",
+    );
+    object.fail_if(
+        pre_dnat && texts(spec, "types").any(|t| t == "Egress"),
+        "types",
+        "a preDNAT policy cannot have type Egress",
+    );
     object.fail_if(
         (untracked || pre_dnat) && !is_true(spec, "applyOnForward"),
         "applyOnForward",
@@ -59,10 +79,18 @@ fn directions(object: &mut Object<'_>, global: bool) {
             let path = format!("spec.{list}[{i}]");
             let services = |side: &str| rule.get(side).and_then(|s| s.get("services"));
             if services(wrong).is_some() {
-                object.fail(format!("{path}.{wrong}.services"), services(wrong), format!("not allowed in {list} rule {wrong}"));
+                object.fail(
+                    format!("{path}.{wrong}.services"),
+                    services(wrong),
+                    format!("not allowed in {list} rule {wrong}"),
+                );
             }
             if global && services(right).is_some_and(|s| !has_text(s, "namespace")) {
-                object.fail(format!("{path}.{right}.services.namespace"), None, "must specify a namespace: the policy is global");
+                object.fail(
+                    format!("{path}.{right}.services.namespace"),
+                    None,
+                    "must specify a namespace: the policy is global",
+                );
             }
             if list == "egress" && has(rule, "http") {
                 object.fail(format!("{path}.http"), None, "not allowed in egress rules");
@@ -84,7 +112,11 @@ fn one_rule(object: &mut Object<'_>, rule: &Value, path: &str, actions: bool) {
     const ACTIONS: [&str; 4] = ["Allow", "Deny", "Log", "Pass"];
     let action = text(rule, "action");
     if actions && !ACTIONS.contains(&action) {
-        object.fail(format!("{path}.action"), rule.get("action"), "supported values: \"Allow\", \"Deny\", \"Log\", \"Pass\"");
+        object.fail(
+            format!("{path}.action"),
+            rule.get("action"),
+            "supported values: \"Allow\", \"Deny\", \"Log\", \"Pass\"",
+        );
     }
     let version = rule.get("ipVersion").and_then(Value::as_i64);
     if version.is_some_and(|v| v != 4 && v != 6) {
@@ -115,15 +147,27 @@ fn protocol(object: &mut Object<'_>, rule: &Value, path: &str, version: Option<i
     for (name, number, wanted) in [("ICMP", 1, 4), ("ICMPv6", 58, 6)] {
         let used = is(yes, name, number) || is(no, name, number);
         if used && version.is_some_and(|v| v != wanted) {
-            object.fail(format!("{path}.ipVersion"), rule.get("ipVersion"), format!("protocol {name} requires ipVersion {wanted}"));
+            object.fail(
+                format!("{path}.ipVersion"),
+                rule.get("ipVersion"),
+                format!("protocol {name} requires ipVersion {wanted}"),
+            );
         }
     }
     if has(rule, "icmp") && !is(yes, "ICMP", 1) && !is(yes, "ICMPv6", 58) {
-        object.fail(format!("{path}.icmp"), rule.get("icmp"), "ICMP fields require protocol to be ICMP or ICMPv6");
+        object.fail(
+            format!("{path}.icmp"),
+            rule.get("icmp"),
+            "ICMP fields require protocol to be ICMP or ICMPv6",
+        );
     }
     for field in ["icmp", "notICMP"] {
         if rule.get(field).is_some_and(|icmp| has(icmp, "code") && !has(icmp, "type")) {
-            object.fail(format!("{path}.{field}.code"), rule.get(field), "ICMP code specified without an ICMP type");
+            object.fail(
+                format!("{path}.{field}.code"),
+                rule.get(field),
+                "ICMP code specified without an ICMP type",
+            );
         }
     }
 }
@@ -132,17 +176,33 @@ fn ports(object: &mut Object<'_>, rule: &Value, path: &str) {
     let protocol = rule.get("protocol");
     for side in ["source", "destination"] {
         for field in ["ports", "notPorts"] {
-            let Some(ports) = rule.get(side).and_then(|s| s.get(field)).filter(|p| p.as_array().is_some_and(|p| !p.is_empty())) else {
+            let Some(ports) = rule
+                .get(side)
+                .and_then(|s| s.get(field))
+                .filter(|p| p.as_array().is_some_and(|p| !p.is_empty()))
+            else {
                 continue;
             };
             let at = format!("{path}.{side}.{field}");
-            let numeric = ports.as_array().into_iter().flatten().any(|p| p.is_number() || p.as_str().is_some_and(|p| p.contains(':')));
+            let numeric = ports
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|p| p.is_number() || p.as_str().is_some_and(|p| p.contains(':')));
             match protocol {
                 Some(protocol) if !has_ports(protocol) => {
-                    object.fail(&at, Some(ports), "rules that specify ports must set protocol to TCP or UDP or SCTP");
+                    object.fail(
+                        &at,
+                        Some(ports),
+                        "rules that specify ports must set protocol to TCP or UDP or SCTP",
+                    );
                 }
                 None if numeric => {
-                    object.fail(&at, Some(ports), "rules with numeric port or port range must set protocol to TCP or UDP or SCTP");
+                    object.fail(
+                        &at,
+                        Some(ports),
+                        "rules with numeric port or port range must set protocol to TCP or UDP or SCTP",
+                    );
                 }
                 _ => {}
             }
@@ -155,16 +215,24 @@ fn ports(object: &mut Object<'_>, rule: &Value, path: &str) {
 
 fn nets(object: &mut Object<'_>, rule: &Value, path: &str, version: Option<i64>) {
     let (mut seen4, mut seen6) = (false, false);
-    for (side, field) in [("source", "nets"), ("source", "notNets"), ("destination", "nets"), ("destination", "notNets")] {
+    for (side, field) in
+        [("source", "nets"), ("source", "notNets"), ("destination", "nets"), ("destination", "notNets")]
+    {
         let Some(entity) = rule.get(side) else { continue };
         let at = format!("{path}.{side}.{field}");
         let (mut v4, mut v6) = (false, false);
         for net in texts(entity, field) {
             let shown = Value::String(net.to_owned());
             match cidr(net).filter(|_| net.contains('/')) {
-                None => object.fail(&at, Some(&shown), "must be a CIDR with its prefix length, as 10.0.0.9/32"),
+                None => {
+                    object.fail(&at, Some(&shown), "must be a CIDR with its prefix length, as 10.0.0.9/32")
+                }
                 Some((_, 0)) if field == "notNets" => {
-                    object.fail(&at, Some(&shown), "catch-all CIDR in negation creates logical contradiction (matches no traffic)");
+                    object.fail(
+                        &at,
+                        Some(&shown),
+                        "catch-all CIDR in negation creates logical contradiction (matches no traffic)",
+                    );
                 }
                 Some((ip, _)) => (v4, v6) = (v4 || ip.is_ipv4(), v6 || ip.is_ipv6()),
             }
@@ -183,13 +251,21 @@ fn http(object: &mut Object<'_>, rule: &Value, path: &str, action: &str) {
     let http = &rule["http"];
     let protocol = rule.get("protocol");
     if protocol.is_some() && !is(protocol, "TCP", 6) {
-        object.fail(format!("{path}.protocol"), protocol, "rules with HTTP match must have protocol TCP or unset");
+        object.fail(
+            format!("{path}.protocol"),
+            protocol,
+            "rules with HTTP match must have protocol TCP or unset",
+        );
     }
     if action != "Allow" {
         object.fail(format!("{path}.http"), Some(http), "HTTP match is only valid on Allow rules");
     }
     if let Some(method) = repeated(http, "methods") {
-        object.fail(format!("{path}.http.methods"), http.get("methods"), format!("method {method} is given twice"));
+        object.fail(
+            format!("{path}.http.methods"),
+            http.get("methods"),
+            format!("method {method} is given twice"),
+        );
     }
     for (i, entry) in items(http, "paths").iter().enumerate() {
         let (exact, prefix) = (text(entry, "exact"), text(entry, "prefix"));
@@ -230,7 +306,11 @@ fn one_entity(object: &mut Object<'_>, entity: &Value, path: &str) {
         (&["nets", "notNets"], "nets or notNets"),
     ] {
         if fields.iter().any(|f| entity.get(f).is_some_and(|v| !crate::validate::decode::is_zero(v))) {
-            object.fail(format!("{path}.services"), Some(services), format!("cannot specify {names} and services on the same rule"));
+            object.fail(
+                format!("{path}.services"),
+                Some(services),
+                format!("cannot specify {names} and services on the same rule"),
+            );
         }
     }
 }
@@ -238,9 +318,15 @@ fn one_entity(object: &mut Object<'_>, entity: &Value, path: &str) {
 pub(super) fn staged_kubernetes(object: &mut Object<'_>) {
     let spec = object.spec();
     if text(spec, "stagedAction") == "Delete" {
-        let filled = |(name, value): &(&String, &Value)| name.as_str() != "stagedAction" && !crate::validate::decode::is_zero(value);
+        let filled = |(name, value): &(&String, &Value)| {
+            name.as_str() != "stagedAction" && !crate::validate::decode::is_zero(value)
+        };
         if let Some((name, value)) = spec.as_object().into_iter().flatten().find(filled) {
-            object.fail(format!("spec.{name}"), Some(value), "spec fields must be empty if stagedAction is Delete");
+            object.fail(
+                format!("spec.{name}"),
+                Some(value),
+                "spec fields must be empty if stagedAction is Delete",
+            );
         }
         return;
     }
@@ -259,7 +345,9 @@ pub(super) fn staged_kubernetes(object: &mut Object<'_>) {
             }
         }
     }
-    for (i, expression) in items(spec.get("podSelector").unwrap_or(&Value::Null), "matchExpressions").iter().enumerate() {
+    for (i, expression) in
+        items(spec.get("podSelector").unwrap_or(&Value::Null), "matchExpressions").iter().enumerate()
+    {
         if !["In", "NotIn", "Exists", "DoesNotExist"].contains(&text(expression, "operator")) {
             object.fail(
                 format!("spec.podSelector.matchExpressions[{i}].operator"),

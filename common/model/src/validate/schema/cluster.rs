@@ -1,7 +1,12 @@
 //! Node, ClusterInformation, CalicoNodeStatus, KubeControllersConfiguration.
 
-use super::{Field, Rule, Shape, duration, field, flag, int, int32, list, object, record, text, text_map, texts, uint32};
-use crate::validate::text::{is_cidr4, is_cidr6, is_cidrs_item, is_ip4, is_ip6, is_mac, is_name, is_regex, is_selector};
+use super::{
+    Field, Rule, Shape, duration, field, flag, int, int32, list, object, record, text, text_map, texts,
+    uint32,
+};
+use crate::validate::text::{
+    is_cidr4, is_cidr6, is_cidrs_item, is_ip4, is_ip6, is_mac, is_name, is_regex, is_selector,
+};
 
 const ENABLED: &[&str] = &["Enabled", "Disabled"];
 
@@ -12,9 +17,11 @@ pub(super) const NODE: &[Field] = object!(
             "bgp",
             &[
                 field("asNumber", Shape::AsNumber).given(),
-                text("ipv4Address").test(is_cidr4, "must be an IPv4 address with a prefix length, as 10.0.0.1/24"),
+                text("ipv4Address")
+                    .test(is_cidr4, "must be an IPv4 address with a prefix length, as 10.0.0.1/24"),
                 text("ipv4IPIPTunnelAddr").test(is_ip4, "must be an IPv4 address"),
-                text("ipv6Address").test(is_cidr6, "must be an IPv6 address with a prefix length, as fd00::1/64"),
+                text("ipv6Address")
+                    .test(is_cidr6, "must be an IPv6 address with a prefix length, as fd00::1/64"),
                 text("routeReflectorClusterID").test(is_ip4, "must look like an IPv4 address, as 244.0.0.1"),
             ],
         ),
@@ -76,7 +83,8 @@ pub(super) const NODE_STATUS: &[Field] = object!(
         "status",
         Shape::Record(&[
             field("lastUpdated", Shape::Time).always(),
-            field("agent", Shape::Record(&[field("birdV4", BIRD).always(), field("birdV6", BIRD).always()])).always(),
+            field("agent", Shape::Record(&[field("birdV4", BIRD).always(), field("birdV6", BIRD).always()]))
+                .always(),
             field(
                 "bgp",
                 Shape::Record(&[
@@ -97,7 +105,9 @@ pub(super) const NODE_STATUS: &[Field] = object!(
 
 const PERIOD: &[Field] = &[duration("reconcilerPeriod")];
 const TEMPLATE: &Shape = &Shape::Record(&[
-    text("generateName").rule(Rule::MaxLength(253)).test(is_name, "must consist of lower-case letters, digits, '-' or '.'"),
+    text("generateName")
+        .rule(Rule::MaxLength(253))
+        .test(is_name, "must consist of lower-case letters, digits, '-' or '.'"),
     texts("interfaceCIDRs").each(is_cidrs_item, "must be a CIDR or an address"),
     text("interfacePattern").test(is_regex, "must be a regular expression"),
     text_map("labels"),
@@ -133,7 +143,9 @@ const CONTROLLERS: &[Field] = &[
             record("namespace", PERIOD),
             record(
                 "loadBalancer",
-                &[text("assignIPs").one_of(&["AllServices", "RequestedServicesOnly"]).default_text("AllServices")],
+                &[text("assignIPs")
+                    .one_of(&["AllServices", "RequestedServicesOnly"])
+                    .default_text("AllServices")],
             ),
             record("policyMigration", &[text("enabled").one_of(ENABLED).default_text("Enabled")]),
         ]),
@@ -145,5 +157,6 @@ const CONTROLLERS: &[Field] = &[
 /// KubeControllersConfiguration.
 pub(super) const KUBE_CONTROLLERS: &[Field] = object!(
     CONTROLLERS,
-    field("status", Shape::Record(&[record("runningConfig", CONTROLLERS), text_map("environmentVars")])).always()
+    field("status", Shape::Record(&[record("runningConfig", CONTROLLERS), text_map("environmentVars")]))
+        .always()
 );

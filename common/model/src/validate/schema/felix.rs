@@ -1,9 +1,12 @@
 //! FelixConfiguration.
 
-use super::{Field, Keep, Rule, Shape, duration, field, flag, int, list, object, record, text, text_map, uint32};
+use super::{
+    Field, Keep, Rule, Shape, duration, field, flag, int, list, object, record, text, text_map, uint32,
+};
 use crate::validate::text::{
-    is_auto_or_duration, is_cidr4, is_feature_list, is_interface, is_interface_pattern_list, is_ip4, is_ip6, is_key_value_list,
-    is_log_prefix, is_prometheus_host, is_rate, is_regex, is_region, is_selector, is_timeout_name,
+    is_auto_or_duration, is_cidr4, is_feature_list, is_interface, is_interface_pattern_list, is_ip4, is_ip6,
+    is_key_value_list, is_log_prefix, is_prometheus_host, is_rate, is_regex, is_region, is_selector,
+    is_timeout_name,
 };
 
 const ENABLED: &[&str] = &["Enabled", "Disabled"];
@@ -46,7 +49,9 @@ const fn conntrack(name: &'static str) -> Field {
 
 /// FelixConfiguration.
 pub(super) const FELIX_CONFIGURATION: &[Field] = object!(&[
-    text("nodeSelector").rule(Rule::MaxLength(1024)).test(is_selector, "must be a selector, as role == 'edge'"),
+    text("nodeSelector")
+        .rule(Rule::MaxLength(1024))
+        .test(is_selector, "must be a selector, as role == 'edge'"),
     on("useInternalDataplaneDriver"),
     text("dataplaneDriver"),
     duration("dataplaneWatchdogTimeout"),
@@ -58,7 +63,8 @@ pub(super) const FELIX_CONFIGURATION: &[Field] = object!(&[
     text("iptablesLockFilePath"),
     duration("iptablesLockTimeout"),
     duration("iptablesLockProbeInterval"),
-    text("featureDetectOverride").test(is_feature_list, "must be a comma-separated list of name=true or name=false"),
+    text("featureDetectOverride")
+        .test(is_feature_list, "must be a comma-separated list of name=true or name=false"),
     text("featureGates").test(is_key_value_list, "must be a comma-separated list of name=value"),
     duration("ipsetsRefreshInterval"),
     number("maxIpsetSize"),
@@ -105,7 +111,10 @@ pub(super) const FELIX_CONFIGURATION: &[Field] = object!(&[
     given_list(
         "healthTimeoutOverrides",
         &Shape::Record(&[
-            text("name").always().required().test(is_timeout_name, "may hold letters, digits, blanks, '_' and '-' only"),
+            text("name")
+                .always()
+                .required()
+                .test(is_timeout_name, "may hold letters, digits, blanks, '_' and '-' only"),
             duration("timeout").always().required(),
         ])
     ),
@@ -147,7 +156,8 @@ pub(super) const FELIX_CONFIGURATION: &[Field] = object!(&[
     duration("debugSimulateDataplaneApplyDelay"),
     text("debugHost").given(),
     port("debugPort"),
-    text("iptablesNATOutgoingInterfaceFilter").test(is_interface_pattern_list, "must be an interface name, '+' at its end for any"),
+    text("iptablesNATOutgoingInterfaceFilter")
+        .test(is_interface_pattern_list, "must be an interface name, '+' at its end for any"),
     on("sidecarAccelerationEnabled"),
     on("xdpEnabled"),
     on("genericXDPEnabled"),
@@ -233,7 +243,12 @@ pub(super) const FELIX_CONFIGURATION: &[Field] = object!(&[
     number("ipv6NormalRoutePriority"),
     number("ipv6ElevatedRoutePriority"),
     duration("liveMigrationRouteConvergenceTime"),
-    text("programClusterRoutes").given().one_of(&["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"]),
+    text("programClusterRoutes").given().one_of(&[
+        "Enabled",
+        "Disabled",
+        "EnabledIPIPOnly",
+        "EnabledNoEncapOnly"
+    ]),
     text("localSubnetL2Reachability").given().one_of(&["Disabled", "PodsAndLoadBalancers"]),
     duration("localSubnetL2ReachabilityRefreshInterval"),
     text("serviceLoopPrevention").word(&["Drop", "Reject", "Disabled"]),

@@ -15,8 +15,12 @@ pub(super) const IP_POOL: &[Field] = object!(
         flag("disabled"),
         flag("disableBGPExport"),
         int("blockSize").rule(Rule::Range(0, 128)),
-        text("nodeSelector").rule(Rule::MaxLength(1024)).test(is_selector, "must be a selector, as rack == 'r1'"),
-        text("namespaceSelector").rule(Rule::MaxLength(1024)).test(is_selector, "must be a selector, as team == 'a'"),
+        text("nodeSelector")
+            .rule(Rule::MaxLength(1024))
+            .test(is_selector, "must be a selector, as rack == 'r1'"),
+        text("namespaceSelector")
+            .rule(Rule::MaxLength(1024))
+            .test(is_selector, "must be a selector, as team == 'a'"),
         texts("allowedUses").rule(Rule::EachOneOf(&["Workload", "Tunnel", "LoadBalancer"])),
         text("assignmentMode").given().one_of(&["Automatic", "Manual"]).default_text("Automatic"),
     ],
@@ -24,8 +28,9 @@ pub(super) const IP_POOL: &[Field] = object!(
 );
 
 /// IPReservation.
-pub(super) const IP_RESERVATION: &[Field] =
-    object!(&[texts("reservedCIDRs").each(is_strict_cidr, "must be a CIDR with its prefix length, as 10.0.0.9/32")]);
+pub(super) const IP_RESERVATION: &[Field] = object!(&[
+    texts("reservedCIDRs").each(is_strict_cidr, "must be a CIDR with its prefix length, as 10.0.0.9/32")
+]);
 
 /// IPAMConfiguration.
 pub(super) const IPAM_CONFIGURATION: &[Field] = object!(&[

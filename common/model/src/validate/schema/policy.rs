@@ -1,6 +1,9 @@
 //! Policies, staged policies, network sets, tiers.
 
-use super::{CONDITIONS, Default, Field, Keep, Rule, Shape, field, flag, int, int32, list, object, record, text, text_map, texts};
+use super::{
+    CONDITIONS, Default, Field, Keep, Rule, Shape, field, flag, int, int32, list, object, record, text,
+    text_map, texts,
+};
 use crate::validate::text::{is_any_network, is_cidr, is_selector};
 
 const SELECTOR: &str = "must be a selector, as role == 'web' && has(app)";
@@ -17,7 +20,10 @@ const ENTITY: Shape = Shape::Record(&[
     texts("nets").rule(Rule::Items(0, 256)).each(is_any_network, NET),
     selector("selector"),
     selector("namespaceSelector"),
-    record("services", &[text("name").rule(Rule::MaxLength(253)), text("namespace").rule(Rule::MaxLength(253))]),
+    record(
+        "services",
+        &[text("name").rule(Rule::MaxLength(253)), text("namespace").rule(Rule::MaxLength(253))],
+    ),
     list("ports", &Shape::Port).rule(Rule::Items(0, 50)),
     texts("notNets").rule(Rule::Items(0, 256)).each(is_any_network, NET),
     selector("notSelector"),
@@ -39,8 +45,14 @@ pub(super) const RULE: &Shape = &Shape::Record(&[
         "http",
         &[
             texts("methods").rule(Rule::Items(0, 20)),
-            list("paths", &Shape::Record(&[text("exact").rule(Rule::MaxLength(1024)), text("prefix").rule(Rule::MaxLength(1024))]))
-                .rule(Rule::Items(0, 20)),
+            list(
+                "paths",
+                &Shape::Record(&[
+                    text("exact").rule(Rule::MaxLength(1024)),
+                    text("prefix").rule(Rule::MaxLength(1024)),
+                ]),
+            )
+            .rule(Rule::Items(0, 20)),
         ],
     ),
     record("metadata", &[text_map("annotations")]),
@@ -125,7 +137,13 @@ const LABEL_SELECTOR: &[Field] = &[
 const K8S_PEER: &Shape = &Shape::Record(&[
     record("podSelector", LABEL_SELECTOR),
     record("namespaceSelector", LABEL_SELECTOR),
-    record("ipBlock", &[text("cidr").always().test(is_cidr, "must be a CIDR"), texts("except").each(is_cidr, "must be a CIDR")]),
+    record(
+        "ipBlock",
+        &[
+            text("cidr").always().test(is_cidr, "must be a CIDR"),
+            texts("except").each(is_cidr, "must be a CIDR"),
+        ],
+    ),
 ]);
 const K8S_PORT: &Shape = &Shape::Record(&[
     text("protocol").given(),
@@ -143,7 +161,8 @@ pub(super) const STAGED_KUBERNETES_NETWORK_POLICY: &[Field] = object!(&[
 ]);
 
 /// NetworkSet and GlobalNetworkSet.
-pub(super) const NETWORK_SET: &[Field] = object!(&[texts("nets").each(is_cidr, "must be a CIDR or an address")]);
+pub(super) const NETWORK_SET: &[Field] =
+    object!(&[texts("nets").each(is_cidr, "must be a CIDR or an address")]);
 
 /// Tier.
 pub(super) const TIER: &[Field] = object!(
