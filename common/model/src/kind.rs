@@ -69,7 +69,7 @@ impl Kind {
     pub fn from_alias(word: &str) -> Option<Kind> {
         let same = |known: &&str| known.eq_ignore_ascii_case(word);
         Kind::ALL.iter().copied().find(|kind| {
-            same(&kind.kind_name()) || same(&kind.plural()) || kind.aliases().iter().any(|alias| same(&alias))
+            same(&kind.kind_name()) || same(&kind.plural()) || kind.aliases().iter().any(|alias| same(alias))
         })
     }
 

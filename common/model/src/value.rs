@@ -126,14 +126,42 @@ pub(crate) fn decode_value<T: DeserializeOwned>(key: &str, json: serde_json::Val
 /// What is wrong, without the offending value: it may be a secret or a megabyte.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
+    if !error.is_data() {
+        return text;
+    }
     for kind in ["invalid type: ", "invalid value: "] {
         let Some(rest) = text.strip_prefix(kind) else { continue };
         let Some((found, expected)) = rest.rsplit_once(", expected ") else { continue };
-        let found = found.split([' ', '`', '"']).next().unwrap_or_default();
-        let expected = strip_position(expected);
-        return format!("{found} where {expected} must be");
+        let found = match found.split([' ', '`', '"']).next().unwrap_or_default() {
+            "map" => "an object",
+            "sequence" => "a list",
+            "integer" => "a number",
+            "floating" => "a number with a fraction",
+            "string" => "a text",
+            "boolean" => "true or false",
+            other => other,
+        };
+        return format!("{found} where {} must be", wanted(strip_position(expected)));
     }
-    text
+    strip_position(&text).to_owned()
+}
+
+/// Rust's words for what is wanted, in the user's.
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" => "a whole number from 0",
+        "i32" | "i64" => "a whole number",
+        "f64" => "a number",
+        "a string" => "a text",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    }
 }
 
 fn fix(error: &serde_json::Error) -> &'static str {

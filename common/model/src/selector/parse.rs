@@ -168,9 +168,8 @@ impl<'a> Parser<'a> {
     }
 
     fn string(&mut self) -> Result<String, SelectorError> {
-        let quote = match self.rest().chars().next() {
-            Some(quote @ ('"' | '\'')) => quote,
-            _ => return Err(self.error("expected a text in quotes")),
+        let Some(quote @ ('"' | '\'')) = self.rest().chars().next() else {
+            return Err(self.error("expected a text in quotes"));
         };
         let Some(length) = self.rest()[1..].find(quote) else {
             return Err(self.error("the text's closing quote is missing"));
