@@ -100,6 +100,7 @@ impl Notification {
     }
 
     /// The same message as a Hard Reset, so that a peer with the N bit forgets our routes (RFC 8538 §3.1).
+    #[must_use]
     pub fn into_hard_reset(self) -> Self {
         let mut data = vec![self.code, self.subcode];
         data.extend_from_slice(&self.data);
@@ -316,7 +317,7 @@ mod tests {
     #[test]
     fn data_never_exceeds_a_message() {
         let mut wire = Vec::new();
-        Notification::with_data(3, 9, &[7; 70_000]).into_hard_reset().encode(&mut wire);
+        Notification::with_data(3, 9, &vec![7; 70_000]).into_hard_reset().encode(&mut wire);
         assert_eq!(wire.len(), MAX_LEN);
     }
 }

@@ -62,7 +62,7 @@ pub struct UpdateView<'a> {
 impl<'a> UpdateView<'a> {
     /// Reads the body of an UPDATE; an error is a NOTIFICATION that must end the session.
     pub fn parse(body: &'a [u8], ctx: &SessionContext) -> Result<Self, Notification> {
-        let (withdrawn, area, nlri) = split(body).map_err(|_| update_error(1, &[]))?;
+        let Fields { withdrawn, area, nlri } = split(body).map_err(|_| update_error(1, &[]))?;
         let v4 = ctx.family(Family::Ipv4Unicast);
         let v6 = ctx.family(Family::Ipv6Unicast);
         let v4_used = v4.enabled && !nlri.is_empty();
@@ -172,13 +172,19 @@ impl<'a> UpdateView<'a> {
     }
 }
 
-/// Withdrawn routes, attribute area and NLRI.
+/// The three fields of the body.
+struct Fields<'a> {
+    withdrawn: &'a [u8],
+    area: &'a [u8],
+    nlri: &'a [u8],
+}
+
 #[inline]
-fn split(body: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Short> {
+fn split(body: &[u8]) -> Result<Fields<'_>, Short> {
     let mut c = Cursor::new(body);
     let len = c.u16()?;
     let withdrawn = c.take(usize::from(len))?;
     let len = c.u16()?;
-    let attrs = c.take(usize::from(len))?;
-    Ok((withdrawn, attrs, c.rest()))
+    let area = c.take(usize::from(len))?;
+    Ok(Fields { withdrawn, area, nlri: c.rest() })
 }
