@@ -124,3 +124,71 @@ pub fn encode_keepalive(out: &mut Vec<u8>) {
     let start = begin(out, MessageKind::Keepalive);
     finish(out, start);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(len: u16, kind: u8) -> Vec<u8> {
+        let mut bytes = vec![0xff; 16];
+        bytes.extend(len.to_be_bytes());
+        bytes.push(kind);
+        bytes.resize(usize::from(len).max(HEADER_LEN), 0);
+        bytes
+    }
+
+    #[test]
+    fn headers_are_judged_before_the_body_is_there() {
+        type Case = (&'static str, u16, u8, usize, Option<(u8, u8)>);
+        let cases: &[Case] = &[
+            ("keepalive", 19, 4, MAX_LEN, None),
+            ("keepalive with a body", 20, 4, MAX_LEN, Some((1, 2))),
+            ("shorter than a header", 18, 4, MAX_LEN, Some((1, 2))),
+            ("length 0", 0, 2, MAX_LEN, Some((1, 2))),
+            ("open", 29, 1, MAX_LEN, None),
+            ("open too short", 28, 1, MAX_LEN, Some((1, 2))),
+            ("update", 23, 2, MAX_LEN, None),
+            ("update too short", 22, 2, MAX_LEN, Some((1, 2))),
+            ("update of 4096", 4096, 2, MAX_LEN, None),
+            ("update of 4097", 4097, 2, MAX_LEN, Some((1, 2))),
+            ("update of 4097, extended", 4097, 2, MAX_LEN_EXTENDED, None),
+            ("update of 65535, extended", 65535, 2, MAX_LEN_EXTENDED, None),
+            ("open of 4097, extended", 4097, 1, MAX_LEN_EXTENDED, Some((1, 2))),
+            ("notification without a code", 19, 3, MAX_LEN, None),
+            ("notification too long", 4097, 3, MAX_LEN, Some((1, 2))),
+            ("route refresh", 23, 5, MAX_LEN, None),
+            ("route refresh too short", 22, 5, MAX_LEN, Some((1, 2))),
+            ("type 0", 19, 0, MAX_LEN, Some((1, 3))),
+            ("type 6", 19, 6, MAX_LEN, Some((1, 3))),
+        ];
+        for (name, len, kind, max_len, want) in cases {
+            let bytes = message(*len, *kind);
+            let whole = frame(&bytes, *max_len);
+            assert_eq!(whole.as_ref().err().map(|n| (n.code, n.subcode)), *want, "{name}");
+            let head = frame(&bytes[..HEADER_LEN], *max_len);
+            match want {
+                Some(want) => assert_eq!(head.err().map(|n| (n.code, n.subcode)), Some(*want), "{name}"),
+                None => {
+                    assert_eq!(head.unwrap().is_some(), usize::from(*len) == HEADER_LEN, "{name}");
+                    let found = whole.unwrap().unwrap();
+                    assert_eq!(
+                        (found.len, found.body.len()),
+                        (usize::from(*len), usize::from(*len) - HEADER_LEN)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_marker_is_out_of_step() {
+        for at in 0..16 {
+            let mut bytes = message(19, 4);
+            bytes[at] = 0;
+            let error = frame(&bytes, MAX_LEN).unwrap_err();
+            assert_eq!((error.code, error.subcode), (1, 1));
+        }
+        assert_eq!(frame(&message(4097, 2), MAX_LEN).unwrap_err().data, [0x10, 0x01]);
+        assert_eq!(frame(&message(19, 9), MAX_LEN).unwrap_err().data, [9]);
+    }
+}

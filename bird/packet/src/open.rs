@@ -158,3 +158,125 @@ fn decode_parameters(c: &mut Cursor<'_>) -> Result<Vec<Capability>, Notification
     }
     Ok(capabilities)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An OPEN body with the given optional parameters, length octet included.
+    fn body(params: &[u8]) -> Vec<u8> {
+        let mut body = vec![4, 0x5b, 0xa0, 0, 90, 10, 0, 0, 1];
+        body.extend_from_slice(params);
+        body
+    }
+
+    fn error(body: &[u8]) -> Option<(u8, u8)> {
+        OpenMessage::decode(body).err().map(|n| (n.code, n.subcode))
+    }
+
+    #[test]
+    fn the_fixed_part_is_judged() {
+        let good = body(&[0]);
+        assert_eq!(error(&good), None);
+        for (at, value, want) in
+            [(0, 3, (2, 1)), (0, 5, (2, 1)), (4, 1, (2, 6)), (4, 2, (2, 6)), (9, 1, (2, 0)), (9, 255, (2, 0))]
+        {
+            let mut bad = good.clone();
+            bad[at] = value;
+            assert_eq!(error(&bad), Some(want), "byte {at} = {value}");
+        }
+        let mut bad = good.clone();
+        bad[1..3].fill(0);
+        assert_eq!(error(&bad), Some((2, 2)));
+        let mut bad = good.clone();
+        bad[5..9].fill(0);
+        assert_eq!(error(&bad), Some((2, 3)));
+        for len in 0..good.len() {
+            assert_eq!(error(&good[..len]), Some((2, 0)), "{len} octets");
+        }
+        let version = OpenMessage::decode(&[3, 0, 1, 0, 90, 10, 0, 0, 1, 0]).unwrap_err();
+        assert_eq!(version.data, [0, 4]);
+    }
+
+    #[test]
+    fn parameters_and_capabilities_are_bounded() {
+        type Case = (&'static str, &'static [u8], Option<(u8, u8)>);
+        let cases: &[Case] = &[
+            ("no capability", &[2, 2, 0], None),
+            ("four-octet AS", &[8, 2, 6, 65, 4, 0, 1, 0, 0], None),
+            ("two parameters", &[8, 2, 2, 2, 0, 2, 2, 70, 0], None),
+            ("two capabilities in one", &[6, 2, 4, 2, 0, 70, 0], None),
+            ("four-octet AS of three octets", &[7, 2, 5, 65, 3, 0, 1, 0], Some((2, 0))),
+            ("four-octet AS of five octets", &[9, 2, 7, 65, 5, 0, 1, 0, 0, 0], Some((2, 0))),
+            ("four-octet AS 0", &[8, 2, 6, 65, 4, 0, 0, 0, 0], Some((2, 2))),
+            ("multiprotocol of three octets", &[7, 2, 5, 1, 3, 0, 1, 0], Some((2, 0))),
+            ("capability overruns its parameter", &[4, 2, 2, 65, 4], Some((2, 0))),
+            ("capability without length", &[3, 2, 1, 2], Some((2, 0))),
+            ("parameter overruns", &[4, 2, 6, 65, 4], Some((2, 0))),
+            ("parameter without length", &[1, 2], Some((2, 0))),
+            ("bytes after the parameters", &[2, 2, 0, 0], Some((2, 0))),
+            ("authentication parameter", &[3, 1, 1, 0], Some((2, 4))),
+            ("unknown parameter", &[2, 9, 0], Some((2, 4))),
+            // RFC 9072
+            ("extended, empty", &[255, 255, 0, 0], None),
+            ("extended", &[255, 255, 0, 9, 2, 0, 6, 65, 4, 0, 1, 0, 0], None),
+            ("extended, short length disregarded", &[1, 255, 0, 9, 2, 0, 6, 65, 4, 0, 1, 0, 0], None),
+            ("extended, length overruns", &[255, 255, 0, 10, 2, 0, 6, 65, 4, 0, 1, 0, 0], Some((2, 0))),
+            ("extended, bytes after it", &[255, 255, 0, 8, 2, 0, 6, 65, 4, 0, 1, 0, 0], Some((2, 0))),
+            ("extended, no length", &[255, 255, 0], Some((2, 0))),
+            ("extended, no parameters at all", &[255, 255], Some((2, 0))),
+            ("extended, parameter length of one octet", &[255, 255, 0, 2, 2, 0], Some((2, 0))),
+            ("extended, parameter overruns", &[255, 255, 0, 3, 2, 0, 1], Some((2, 0))),
+            ("extended inside", &[5, 2, 0, 255, 1, 0], Some((2, 4))),
+        ];
+        for (name, params, want) in cases {
+            assert_eq!(error(&body(params)), *want, "{name}");
+        }
+        assert_eq!(OpenMessage::decode(&body(&[8, 2, 6, 65, 4, 0, 1, 0, 0])).unwrap().asn, 65536);
+    }
+
+    #[test]
+    fn senseless_capabilities_count_as_not_announced() {
+        // Graceful restart of 3 octets, ADD-PATH of 5, route refresh of 1, FQDN that overruns.
+        let caps = [64, 3, 0, 0, 0, 69, 5, 0, 1, 1, 1, 0, 2, 1, 9, 73, 2, 9, 0];
+        let mut params = vec![21, 2, 19];
+        params.extend(caps);
+        let open = OpenMessage::decode(&body(&params)).unwrap();
+        assert_eq!(open.capabilities.len(), 4);
+        assert!(open.capabilities.iter().all(|c| matches!(c, Capability::Unknown { .. })));
+        let mut again = Vec::new();
+        open.encode(&mut again);
+        assert!(again.ends_with(&caps));
+    }
+
+    #[test]
+    fn no_multiprotocol_means_ipv4() {
+        let open = OpenMessage::decode(&body(&[0])).unwrap();
+        assert!(open.has_family(Family::Ipv4Unicast) && !open.has_family(Family::Ipv6Unicast));
+        let open = OpenMessage::decode(&body(&[8, 2, 6, 1, 4, 0, 2, 0, 1])).unwrap();
+        assert!(!open.has_family(Family::Ipv4Unicast) && open.has_family(Family::Ipv6Unicast));
+        let open = OpenMessage::decode(&body(&[8, 2, 6, 1, 4, 0, 1, 0, 128])).unwrap();
+        assert!(!open.has_family(Family::Ipv4Unicast));
+    }
+
+    #[test]
+    fn many_capabilities_use_the_extended_form_and_still_fit() {
+        let unknown = |code| Capability::Unknown { code, value: vec![code; 200] };
+        let mut open = OpenMessage {
+            version: 4,
+            asn: 65001,
+            hold_time: 90,
+            router_id: Ipv4Addr::new(10, 0, 0, 1),
+            capabilities: vec![unknown(200), unknown(201)],
+        };
+        let mut wire = Vec::new();
+        open.encode(&mut wire);
+        assert_eq!(wire[28..32], [255, 255, 0x01, 0x97]);
+        assert_eq!(OpenMessage::decode(&wire[19..]).unwrap(), open);
+        open.capabilities = (130..200).map(unknown).collect();
+        wire.clear();
+        open.encode(&mut wire);
+        assert!(wire.len() <= 4096);
+        assert_eq!(OpenMessage::decode(&wire[19..]).unwrap().capabilities.len(), 20);
+    }
+}

@@ -11,6 +11,8 @@ mod builder;
 mod canonical;
 mod scan;
 mod set;
+#[cfg(test)]
+mod tests;
 
 pub use as_path::{AsPath, AsPathIter, Segment, SegmentKind};
 pub use builder::{AttrBuilder, AttrTooLong};
