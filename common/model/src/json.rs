@@ -116,6 +116,7 @@ pub(crate) fn nullable<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>
 }
 
 /// A float as Go prints it: a whole number without a fraction.
+#[allow(clippy::ref_option, reason = "the signature that serialize_with calls")]
 pub(crate) fn go_float<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
     /// Whole numbers up to here are exact in a float.
     const EXACT: f64 = 9_007_199_254_740_992.0;

@@ -68,9 +68,10 @@ impl Kind {
     /// The kind that a user means: kind name, plural or short name in any case.
     pub fn from_alias(word: &str) -> Option<Kind> {
         let same = |known: &&str| known.eq_ignore_ascii_case(word);
-        Kind::ALL.iter().copied().find(|kind| {
-            same(&kind.kind_name()) || same(&kind.plural()) || kind.aliases().iter().any(|alias| same(alias))
-        })
+        Kind::ALL
+            .iter()
+            .copied()
+            .find(|kind| same(&kind.kind_name()) || same(&kind.plural()) || kind.aliases().iter().any(same))
     }
 
     /// The kind with exactly this kind name.

@@ -99,12 +99,8 @@ impl crate::endpoint::WorkloadEndpointSpec {
 /// Host interface of a pod: prefix and the first 11 hex digits of SHA-1 over `namespace.pod`.
 pub fn pod_interface(prefix: &str, namespace: &str, pod: &str) -> String {
     let digest = Sha1::digest(format!("{namespace}.{pod}"));
-    let mut name = prefix.to_owned();
-    for byte in digest.iter().take(6) {
-        name.push_str(&format!("{byte:02x}"));
-    }
-    name.truncate(prefix.len() + 11);
-    name
+    let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).take(11);
+    prefix.chars().chain(digits.filter_map(|digit| char::from_digit(digit.into(), 16))).collect()
 }
 
 /// Host interface of a container outside Kubernetes: prefix and up to 11 characters of the container id.

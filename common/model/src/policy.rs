@@ -249,3 +249,17 @@ record! {
         pub nets: Vec<String>,
     }
 }
+
+/// Name of the profile that every reader adds and nobody stores.
+pub const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
+
+impl Profile {
+    /// The profile `projectcalico-default-allow`: allows everything. Clients add it to what they read; it is never stored.
+    pub fn default_allow() -> Profile {
+        let allow = || vec![Rule { action: Some(Action::Allow), ..Rule::default() }];
+        Profile::new(
+            DEFAULT_ALLOW,
+            ProfileSpec { ingress: allow(), egress: allow(), ..ProfileSpec::default() },
+        )
+    }
+}

@@ -16,7 +16,7 @@ fn error(key: &Key, bytes: &[u8]) -> ValueError {
 fn whole_values() {
     let pool = key(Kind::IpPool);
     let huge = vec![b' '; MAX_VALUE_BYTES + 1];
-    let deep = [br#"{"spec":{"x":"#.as_slice(), &[b'['; 100_000]].concat();
+    let deep = [br#"{"spec":{"x":"#.as_slice(), &vec![b'['; 100_000]].concat();
     for (bytes, reason) in [
         (&b""[..], "empty"),
         (b"  \n", "empty"),

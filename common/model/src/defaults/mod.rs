@@ -5,9 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::resource::Resource;
-use crate::validate::{Unknown, decode};
 use crate::validate::schema::{Default, Field, Shape, fields_of};
 use crate::validate::text::cidr;
+use crate::validate::{Unknown, decode};
 
 /// The annotation in which a policy's own name is kept beside its key.
 pub const METADATA_ANNOTATION: &str = "projectcalico.org/metadata";
@@ -254,7 +254,10 @@ mod tests {
         assert_eq!(crate::validate::validate(&pool), []);
         let wrong = json!({"metadata": {"name": "P"}, "spec": {"cidr": "10.44.0.0/27", "blockSize": 26}});
         let errors = crate::validate::validate(&Resource::from_value(crate::Kind::IpPool, wrong).unwrap());
-        assert_eq!(errors.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(), ["metadata.name", "spec.cidr"]);
+        assert_eq!(
+            errors.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(),
+            ["metadata.name", "spec.cidr"]
+        );
     }
 
     #[test]

@@ -155,7 +155,9 @@ impl Selector {
         match self {
             Selector::Not(inner) => inner.collect_labels(labels),
             Selector::And(list) | Selector::Or(list) => {
-                list.iter().for_each(|one| one.collect_labels(labels))
+                for one in list {
+                    one.collect_labels(labels);
+                }
             }
             leaf => labels.extend(leaf.label()),
         }

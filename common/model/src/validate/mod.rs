@@ -63,7 +63,9 @@ pub fn validate(resource: &Resource) -> Vec<FieldError> {
         Ok(value) => validate_value(kind, &value),
         Err(error) => {
             let field = match &error {
-                DecodeError::UnknownField { path, .. } | DecodeError::Twice { path } | DecodeError::Value { path, .. } => path.clone(),
+                DecodeError::UnknownField { path, .. }
+                | DecodeError::Twice { path }
+                | DecodeError::Value { path, .. } => path.clone(),
                 DecodeError::Kind(_) => "kind".to_owned(),
             };
             vec![FieldError::new(field, None, error.to_string())]

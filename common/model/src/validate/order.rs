@@ -41,7 +41,10 @@ fn write(shape: Option<&Shape>, value: &Value, depth: Option<usize>, out: &mut S
                 _ => &[],
             };
             let known = fields.iter().filter_map(|f| map.get(f.name).map(|v| (f.name, Some(&f.shape), v)));
-            let other = map.iter().filter(|(name, _)| !fields.iter().any(|f| f.name == *name)).map(|(name, v)| (name.as_str(), None, v));
+            let other = map
+                .iter()
+                .filter(|(name, _)| !fields.iter().any(|f| f.name == *name))
+                .map(|(name, v)| (name.as_str(), None, v));
             let mut first = true;
             for (name, shape, value) in known.chain(other) {
                 separate(&mut first, '{', inner, out);
