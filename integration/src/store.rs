@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::bail;
+use caracal_datastore::{Config, Error as StoreError, Expect};
 use serde_json::Value;
 
 use crate::lab::{Lab, Namespace, Process, eventually, run_in};
@@ -127,7 +128,7 @@ impl Store {
         run_in(&self.space, &argv, &env)
     }
 
-    /// Puts raw values: by `etcdctl`, or by the embedded store's own tool.
+    /// Puts raw values: by `etcdctl`, or into the embedded store's file.
     pub fn put(&self, items: &[Item]) -> anyhow::Result<()> {
         for (key, value) in items {
             self.put_raw(key, &value.to_string())?;
@@ -139,7 +140,9 @@ impl Store {
     pub fn put_raw(&self, key: &str, value: &str) -> anyhow::Result<()> {
         match self.kind {
             StoreKind::Etcd => self.etcdctl(&["put", "--", key, value]).map(drop),
-            StoreKind::Embedded => self.raw(&["put", key, value]).map(drop),
+            StoreKind::Embedded => self
+                .file(async |store| store.put(key, value.as_bytes().to_vec(), Expect::Any, None).await)
+                .map(drop),
         }
     }
 
@@ -147,25 +150,33 @@ impl Store {
     pub fn delete(&self, key: &str) -> anyhow::Result<()> {
         match self.kind {
             StoreKind::Etcd => self.etcdctl(&["del", "--", key]).map(drop),
-            StoreKind::Embedded => self.raw(&["delete", key]).map(drop),
+            StoreKind::Embedded => self.file(async |store| store.delete(key, Expect::Any).await).map(drop),
         }
     }
 
     /// The value of a key, when there is one.
     pub fn get(&self, key: &str) -> anyhow::Result<Option<Value>> {
-        let text = match self.kind {
-            StoreKind::Etcd => self.etcdctl(&["get", "--print-value-only", "--", key])?,
-            StoreKind::Embedded => self.raw(&["get", key])?,
-        };
-        Ok(if text.trim().is_empty() { None } else { Some(serde_json::from_str(&text)?) })
+        match self.kind {
+            StoreKind::Etcd => {
+                let text = self.etcdctl(&["get", "--print-value-only", "--", key])?;
+                Ok(if text.trim().is_empty() { None } else { Some(serde_json::from_str(&text)?) })
+            }
+            StoreKind::Embedded => {
+                let stored = self.file(async |store| store.get(key).await)?;
+                Ok(stored.map(|item| serde_json::from_slice(&item.value)).transpose()?)
+            }
+        }
     }
 
-    fn raw(&self, args: &[&str]) -> anyhow::Result<String> {
-        let mut argv = vec!["datastore", "raw"];
-        argv.extend(args);
-        match self.ctl(&argv)? {
-            (true, stdout, _) => Ok(stdout),
-            (false, _, stderr) => bail!("caracal ctl {}: {}", argv.join(" "), stderr.trim()),
-        }
+    /// One operation on the embedded store's file.
+    fn file<T>(
+        &self,
+        work: impl AsyncFnOnce(&dyn caracal_datastore::Store) -> Result<T, StoreError>,
+    ) -> anyhow::Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let store = caracal_datastore::connect(&Config::embedded(&self.file)).await?;
+            Ok(work(store.as_ref()).await?)
+        })
     }
 }

@@ -93,7 +93,8 @@ fn packets(picture: &Picture) -> anyhow::Result<()> {
 /// The same objects through the operator's tool; blocks are claimed by the nodes themselves.
 fn seed_by_ctl(picture: &Picture) -> anyhow::Result<()> {
     let resource = |(key, _): &&Item| key.contains("/resources/v3/");
-    let endpoints: Vec<Item> = picture.workloads().iter().map(integration::seed::Workload::endpoint).collect();
+    let endpoints: Vec<Item> =
+        picture.workloads().iter().map(integration::seed::Workload::endpoint).collect();
     let cluster = picture.cluster_items();
     // IPAM's own keys have no kind that ctl could write.
     picture.store.put(&cluster.iter().filter(|item| !resource(item)).cloned().collect::<Vec<_>>())?;
