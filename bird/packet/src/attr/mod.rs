@@ -9,6 +9,7 @@
 mod as_path;
 mod builder;
 mod canonical;
+mod fault;
 mod scan;
 mod set;
 #[cfg(test)]
@@ -16,7 +17,8 @@ mod tests;
 
 pub use as_path::{AsPath, AsPathIter, Segment, SegmentKind};
 pub use builder::{AttrBuilder, AttrTooLong};
-pub use scan::{AttrView, Discarded, Fault, NextHop, Reason};
+pub use fault::{Discarded, Fault, Reason};
+pub use scan::{AttrView, NextHop};
 pub use set::{Attr, AttrIter, AttrSet, LargeCommunity, Origin};
 
 pub(crate) use canonical::{put_attr, put_wire};
