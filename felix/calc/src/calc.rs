@@ -37,7 +37,7 @@ struct Record {
     name: Arc<str>,
     key: String,
     /// The last value that could be read.
-    written: Option<Written>,
+    written: Option<Box<Written>>,
     /// Why the stored value cannot be read, when it cannot.
     damage: Option<String>,
     checked: Checked,
@@ -188,7 +188,7 @@ impl Calc {
         key: &str,
         id: WepId,
         name: Arc<str>,
-        written: Option<Result<Written, String>>,
+        written: Option<Result<Box<Written>, String>>,
     ) {
         self.dirty.insert(id.clone());
         let Some(written) = written else {
@@ -349,7 +349,7 @@ impl Calc {
                 self.notices.push(Notice::Problem { key: key.to_owned(), reason: reason.to_owned() });
             }
             None if self.said.remove(key).is_some() => {
-                self.notices.push(Notice::Solved { key: key.to_owned() })
+                self.notices.push(Notice::Solved { key: key.to_owned() });
             }
             _ => {}
         }

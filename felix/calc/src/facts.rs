@@ -34,7 +34,7 @@ pub(crate) enum Fact {
         id: WepId,
         name: Arc<str>,
         /// `None`: deleted.
-        written: Option<Result<Written, String>>,
+        written: Option<Result<Box<Written>, String>>,
     },
     Pool {
         name: String,
@@ -110,7 +110,7 @@ impl Reader {
     }
 }
 
-fn endpoint(key: &str, value: &[u8]) -> Result<Written, String> {
+fn endpoint(key: &str, value: &[u8]) -> Result<Box<Written>, String> {
     if value.len() > LARGEST_ENDPOINT {
         return Err(format!(
             "value: {} bytes are more than the {LARGEST_ENDPOINT} that are read; write the object anew",
@@ -121,7 +121,7 @@ fn endpoint(key: &str, value: &[u8]) -> Result<Written, String> {
         return Err(other_kind("WorkloadEndpoint"));
     };
     let spec = wep.spec;
-    Ok(Written {
+    Ok(Box::new(Written {
         node: spec.node.unwrap_or_default(),
         created: wep.metadata.creation_timestamp.unwrap_or_default(),
         interface_name: spec.interface_name.unwrap_or_default(),
@@ -130,7 +130,7 @@ fn endpoint(key: &str, value: &[u8]) -> Result<Written, String> {
         mac: spec.mac.unwrap_or_default(),
         ip_networks: spec.ip_networks,
         spoofs: !spec.allow_spoofed_source_prefixes.is_empty(),
-    })
+    }))
 }
 
 fn pool(key: &str, value: &[u8]) -> Result<IpNet, String> {

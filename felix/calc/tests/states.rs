@@ -4,6 +4,8 @@
 //! case as written and expanded: keys in reverse, states in reverse, an empty state between any two, each key
 //! flushed alone, all states squashed into one flush.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use felix_calc::{Calc, Desired, Notice, WepId};
@@ -83,7 +85,7 @@ impl Told {
                     assert_ne!(self.problems.insert(key, reason.clone()), Some(reason), "said twice");
                 }
                 Notice::Solved { key } => {
-                    assert!(self.problems.remove(&key).is_some(), "{key}: solved without a problem")
+                    assert!(self.problems.remove(&key).is_some(), "{key}: solved without a problem");
                 }
                 Notice::Config(_) | Notice::Locked | Notice::Unlocked => {}
             }
