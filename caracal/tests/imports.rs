@@ -37,7 +37,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "felix-calc", "bird", "bird-intent", "bird-speaker",
         ],
     ),
-    ("integration", &["caracal-model", "caracal-datastore", "caracal-netlink"]),
+    ("integration", &["bird-packet", "caracal-model", "caracal-datastore", "caracal-netlink"]),
 ];
 
 /// Crates that do no I/O; none of these may appear among what they depend on, at any depth.
