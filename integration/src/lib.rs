@@ -6,6 +6,7 @@
 //!
 //! Start at [`lab::Lab`] for one run's names and clean-up, at [`picture::Picture`] for the classic picture.
 
+pub mod bench;
 pub mod faults;
 pub mod lab;
 pub mod picture;

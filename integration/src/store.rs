@@ -146,6 +146,29 @@ impl Store {
         }
     }
 
+    /// Puts many values of any bytes and size, by a client of our own.
+    pub fn put_many(&self, items: Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
+        self.client(async move |store| {
+            for (key, value) in items {
+                store.put(&key, value, Expect::Any, None).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Deletes many keys, by a client of our own; absent ones are no error.
+    pub fn delete_many(&self, keys: Vec<String>) -> anyhow::Result<()> {
+        self.client(async move |store| {
+            for key in keys {
+                match store.delete(&key, Expect::Any).await {
+                    Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                    Err(err) => return Err(err),
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Deletes one key.
     pub fn delete(&self, key: &str) -> anyhow::Result<()> {
         match self.kind {
@@ -166,6 +189,24 @@ impl Store {
                 Ok(stored.map(|item| serde_json::from_slice(&item.value)).transpose()?)
             }
         }
+    }
+
+    /// Operations by a client of our own, from the namespace of the datastore.
+    pub fn client<T: Send + 'static>(
+        &self,
+        work: impl AsyncFnOnce(&dyn caracal_datastore::Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let config = match self.kind {
+            StoreKind::Etcd => Config::etcd([self.endpoint.as_str()]),
+            StoreKind::Embedded => Config::embedded(&self.file),
+        };
+        self.space.run(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let store = caracal_datastore::connect(&config).await?;
+                Ok(work(store.as_ref()).await?)
+            })
+        })
     }
 
     /// One operation on the embedded store's file.

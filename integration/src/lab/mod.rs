@@ -7,6 +7,7 @@ mod process;
 mod show;
 mod stream;
 mod wait;
+mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ pub use process::{Process, kill_pid, run_in};
 pub use show::show_routes;
 pub use stream::{Stream, StreamReport};
 pub use wait::eventually;
+pub use watch::{RouteChange, RouteWatch};
 
 /// One run of a test, a bench or the demo. Dropping it ends its processes and removes its namespaces.
 #[derive(Debug)]

@@ -42,6 +42,17 @@ impl Process {
         self
     }
 
+    /// Adds or changes a variable for the next start.
+    pub fn set_env(&mut self, key: &str, value: &str) {
+        self.env.retain(|(name, _)| name != key);
+        self.env.push((key.into(), value.into()));
+    }
+
+    /// Runs it through another program from the next start on, such as `setpriv … --`.
+    pub fn under(&mut self, program: &[&str]) {
+        self.argv.splice(0..0, program.iter().map(|&a| a.into()));
+    }
+
     /// Starts it (again).
     pub fn start(&mut self) -> anyhow::Result<()> {
         self.kill();

@@ -1,0 +1,144 @@
+//! A BGP neighbour that only talks: it opens a session, says what it is given, and throws away what it hears.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use bird_packet::{
+    AttrBuilder, Capability, Family, MessageKind, NextHop, Nlri, OpenMessage, Origin, PeerKind, Prefix4,
+    SessionContext, UpdatePacker, encode_end_of_rib, encode_keepalive, frame,
+};
+
+use crate::lab::Namespace;
+
+/// An established session.
+#[derive(Debug)]
+pub struct Sender {
+    stream: TcpStream,
+    reader: JoinHandle<()>,
+}
+
+impl Sender {
+    /// Calls `peer` from `space` until it takes the call, and waits for its KEEPALIVE.
+    pub fn connect(
+        space: &Namespace,
+        peer: SocketAddr,
+        asn: u32,
+        router_id: Ipv4Addr,
+    ) -> anyhow::Result<Self> {
+        let mut stream = dial(space, peer)?;
+        let mut out = Vec::new();
+        OpenMessage {
+            version: 4,
+            asn,
+            hold_time: 90,
+            router_id,
+            capabilities: vec![
+                Capability::Multiprotocol(Family::Ipv4Unicast.into()),
+                Capability::FourOctetAs(asn),
+            ],
+        }
+        .encode(&mut out);
+        encode_keepalive(&mut out);
+        stream.write_all(&out)?;
+        let (mut buffer, mut chunk) = (Vec::new(), [0u8; 4096]);
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        loop {
+            if let Some(message) =
+                frame(&buffer, 4096).map_err(|n| anyhow::anyhow!("bench: the peer's framing: {n:?}"))?
+            {
+                match message.kind {
+                    MessageKind::Keepalive => break,
+                    MessageKind::Open => {}
+                    other => bail!("bench: the peer answers the OPEN with {other:?}"),
+                }
+                let len = message.len;
+                buffer.drain(..len);
+                continue;
+            }
+            let read = stream.read(&mut chunk).context("bench: no KEEPALIVE from the peer")?;
+            anyhow::ensure!(read > 0, "bench: the peer closes the session");
+            buffer.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        }
+        stream.set_read_timeout(None)?;
+        let mut other = stream.try_clone()?;
+        let reader = thread::spawn(move || {
+            let mut sink = vec![0u8; 65536];
+            while matches!(other.read(&mut sink), Ok(read) if read > 0) {}
+        });
+        Ok(Self { stream, reader })
+    }
+
+    /// Writes messages to the session; when the last byte was taken by the kernel.
+    pub fn say(&mut self, messages: &[u8]) -> anyhow::Result<Instant> {
+        self.stream.write_all(messages).context("bench: the session broke")?;
+        Ok(Instant::now())
+    }
+
+    /// Ends the session.
+    pub fn close(self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.reader.join();
+    }
+}
+
+fn dial(space: &Namespace, peer: SocketAddr) -> anyhow::Result<TcpStream> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match space.run(move || TcpStream::connect_timeout(&peer, Duration::from_secs(1))) {
+            Ok(stream) => return Ok(stream),
+            Err(err) if Instant::now() > deadline => {
+                return Err(err).with_context(|| format!("bench: calling {peer}"));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// `count` distinct /24s and longer, from 20.0.0.0 on.
+pub fn prefixes(count: u32) -> Vec<Prefix4> {
+    (0..count)
+        .filter_map(|i| Prefix4::new(Ipv4Addr::from(u32::from_be_bytes([20, 0, 0, 0]) + (i << 8)), 24))
+        .collect()
+}
+
+/// UPDATEs that announce the prefixes with `kinds` different attribute sets, and End-of-RIB.
+pub fn announcements(
+    prefixes: &[Prefix4],
+    asn: u32,
+    next_hop: Ipv4Addr,
+    kinds: u32,
+) -> anyhow::Result<Vec<u8>> {
+    let context = SessionContext::new(PeerKind::External);
+    let (mut packer, mut out) = (UpdatePacker::new(), Vec::new());
+    let share = prefixes.len().div_ceil(usize::try_from(kinds)?).max(1);
+    for (kind, some) in (0u32..).zip(prefixes.chunks(share)) {
+        let mut attributes = Vec::new();
+        AttrBuilder::new()
+            .origin(Origin::Igp)
+            .as_path(&[asn, 65_000 + kind % 500])
+            .med(Some(kind))
+            .write(&mut attributes)?;
+        let routes = some.iter().map(|&prefix| Nlri::plain(prefix));
+        packer.announce(
+            &context,
+            Family::Ipv4Unicast,
+            &attributes,
+            NextHop { addr: next_hop.into(), link_local: None },
+            routes,
+            &mut out,
+        )?;
+    }
+    encode_end_of_rib(Family::Ipv4Unicast, &mut out);
+    Ok(out)
+}
+
+/// UPDATEs that withdraw the prefixes.
+pub fn withdrawals(prefixes: &[Prefix4]) -> anyhow::Result<Vec<u8>> {
+    let (mut packer, mut out) = (UpdatePacker::new(), Vec::new());
+    let routes = prefixes.iter().map(|&prefix| Nlri::plain(prefix));
+    packer.withdraw(&SessionContext::new(PeerKind::External), Family::Ipv4Unicast, routes, &mut out)?;
+    Ok(out)
+}
