@@ -26,7 +26,7 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub enum Backend {
     /// An etcd v3 cluster (`etcdv3`).
-    Etcd(EtcdConfig),
+    Etcd(Box<EtcdConfig>),
     /// A file shared by the processes of one host (`embedded`).
     Embedded(EmbeddedConfig),
 }
@@ -124,8 +124,8 @@ impl Default for Timing {
             call: Duration::from_secs(5),
             keepalive: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(5),
-            probe_after: Duration::from_secs(3),
-            probe_timeout: Duration::from_secs(3),
+            probe_after: Duration::from_secs(2),
+            probe_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -181,13 +181,13 @@ impl Config {
     /// Plain etcd without TLS or user; for tests and short tools.
     pub fn etcd(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Config {
         Config {
-            backend: Backend::Etcd(EtcdConfig {
+            backend: Backend::Etcd(Box::new(EtcdConfig {
                 endpoints: endpoints.into_iter().map(Into::into).collect(),
                 user: None,
                 ca: None,
                 identity: None,
                 timing: Timing::default(),
-            }),
+            })),
         }
     }
 
@@ -264,7 +264,7 @@ impl Settings {
             }
         };
         match kind.as_str() {
-            "etcdv3" => Ok(Config { backend: Backend::Etcd(self.into_etcd(names)?) }),
+            "etcdv3" => Ok(Config { backend: Backend::Etcd(Box::new(self.into_etcd(names)?)) }),
             "embedded" => {
                 Ok(Config::embedded(self.embedded_path.unwrap_or_else(|| DEFAULT_EMBEDDED_PATH.to_owned())))
             }

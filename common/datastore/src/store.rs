@@ -207,7 +207,7 @@ pub trait Store: Send + Sync + 'static {
 /// seconds, naming every endpoint tried and why it did not do.
 pub async fn connect(config: &Config) -> Result<Arc<dyn Store>, Error> {
     match &config.backend {
-        Backend::Etcd(etcd) => Ok(Arc::new(Etcd::connect(etcd.clone()).await?)),
+        Backend::Etcd(etcd) => Ok(Arc::new(Etcd::connect(etcd.as_ref().clone()).await?)),
         Backend::Embedded(embedded) => Ok(Arc::new(Embedded::open(&embedded.path)?)),
     }
 }
@@ -219,7 +219,7 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn Store>, Error> {
 /// [`Error::Config`] for a wrong setting or an unreadable file it names.
 pub fn connect_lazy(config: &Config) -> Result<Arc<dyn Store>, Error> {
     match &config.backend {
-        Backend::Etcd(etcd) => Ok(Arc::new(Etcd::new(etcd.clone())?)),
+        Backend::Etcd(etcd) => Ok(Arc::new(Etcd::new(etcd.as_ref().clone())?)),
         Backend::Embedded(embedded) => Ok(Arc::new(Embedded::open(&embedded.path)?)),
     }
 }

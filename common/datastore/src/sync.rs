@@ -79,7 +79,7 @@ pub struct SyncOptions {
 impl Default for SyncOptions {
     fn default() -> SyncOptions {
         SyncOptions {
-            audit: Duration::from_secs(60),
+            audit: Duration::from_mins(1),
             audit_grace: Duration::from_secs(1),
             retry_soon: Duration::from_millis(200),
             retry_later: Duration::from_secs(1),

@@ -11,7 +11,7 @@ fn env(pairs: &[(&str, &str)]) -> Result<Config, Error> {
 
 fn etcd(config: Result<Config, Error>) -> EtcdConfig {
     match config.unwrap().backend {
-        Backend::Etcd(etcd) => etcd,
+        Backend::Etcd(etcd) => *etcd,
         Backend::Embedded(_) => panic!("embedded"),
     }
 }

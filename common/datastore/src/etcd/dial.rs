@@ -1,6 +1,6 @@
 //! Finding a member that answers, and keeping the connection to it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(super) struct Dialer {
     first: AtomicUsize,
     /// The last certificates that could be used, for when their files are being replaced.
     tls: Mutex<Option<TlsOptions>>,
+    /// Whether the log says that those are in use.
+    warned: AtomicBool,
 }
 
 impl Dialer {
@@ -57,9 +59,10 @@ impl Dialer {
             serial: AtomicU64::new(1),
             first: AtomicUsize::new(0),
             tls: Mutex::new(None),
+            warned: AtomicBool::new(false),
         };
-        if dialer.wants_tls() {
-            dialer.read_tls()?;
+        if dialer.config.endpoints.iter().any(|url| url.starts_with("https://")) {
+            dialer.load_tls()?;
         }
         Ok(dialer)
     }
@@ -170,57 +173,88 @@ impl Dialer {
             Err(err) => match explain::explain(endpoint, HEALTH_KEY, &err) {
                 // Not for us to read, but it took a living cluster to say so.
                 Error::Unauthorized { reason, .. } if reason.contains("permission denied") => Ok(client),
+                Error::Unavailable { endpoint, reason } => {
+                    let reason = self.with_hint(&endpoint, reason);
+                    Err(Error::Unavailable { endpoint, reason })
+                }
                 err => Err(err),
             },
         }
     }
 
+    /// A server that hangs up on a fresh connection does not say why (with TLS 1.3 its alert may
+    /// come too late to be heard): says what it usually is.
+    fn with_hint(&self, endpoint: &str, reason: String) -> String {
+        let hung_up = ["connection closed", "stream closed", "broken pipe", "reset"];
+        if !hung_up.iter().any(|words| reason.contains(words)) {
+            return reason;
+        }
+        let hint = match (endpoint.starts_with("https://"), &self.config.identity) {
+            (false, _) => "if it speaks TLS, write https://",
+            (true, None) => "it may demand a client certificate (ETCD_CERT_FILE)",
+            (true, Some(_)) => "it may not accept the client certificate (ETCD_CERT_FILE)",
+        };
+        format!("{reason}; {hint}")
+    }
+
     async fn connect(&self, endpoint: &str) -> Result<Client, Error> {
         let timing = &self.config.timing;
-        let mut options = ConnectOptions::new()
+        let options = ConnectOptions::new()
             .with_connect_timeout(timing.dial * 2 / 3)
             .with_keep_alive(timing.keepalive, timing.keepalive_timeout)
             .with_keep_alive_while_idle(true)
             .with_tcp_keepalive(timing.keepalive)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        if endpoint.starts_with("https://") {
-            options = options.with_tls(self.read_tls()?);
-        }
-        let with_user = match &self.config.user {
-            Some((name, password)) => options.clone().with_user(name, password),
-            None => options.clone(),
+        let result = if endpoint.starts_with("https://") {
+            self.login_with_tls(endpoint, options).await?
+        } else {
+            self.login(endpoint, options).await
         };
-        match Client::connect([endpoint], Some(with_user)).await {
-            Ok(client) => Ok(client),
-            // As Calico's client: a user is harmless where etcd does not ask for one.
-            Err(err) if explain::is_auth_not_enabled(&err) => Client::connect([endpoint], Some(options))
-                .await
-                .map_err(|err| explain::explain(endpoint, "login", &err)),
-            Err(err) => Err(explain::explain(endpoint, "login", &err)),
-        }
+        result.map_err(|err| explain::explain(endpoint, "login", &err))
     }
 
-    fn wants_tls(&self) -> bool {
-        self.config.endpoints.iter().any(|url| url.starts_with("https://"))
-    }
-
-    /// The certificates as their files are now; while those are unusable (half replaced), the last
-    /// ones that were usable.
-    fn read_tls(&self) -> Result<TlsOptions, Error> {
-        let mut last = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.load_tls() {
-            Ok(tls) => {
-                *last = Some(tls.clone());
-                Ok(tls)
-            }
-            Err(err) => match &*last {
-                Some(tls) => {
-                    tracing::warn!(%err, "unusable etcd certificates: keeping the previous ones");
-                    Ok(tls.clone())
+    /// Uses the certificates as their files are now; while those are unusable (half replaced), the
+    /// last ones that were usable.
+    async fn login_with_tls(
+        &self,
+        endpoint: &str,
+        options: ConnectOptions,
+    ) -> Result<Result<Client, etcd_client::Error>, Error> {
+        let unusable = match self.load_tls() {
+            Ok(tls) => match self.login(endpoint, options.clone().with_tls(tls.clone())).await {
+                Err(etcd_client::Error::TransportError(err)) => Error::Config {
+                    field: "ETCD_CERT_FILE, ETCD_KEY_FILE, ETCD_CA_CERT_FILE".to_owned(),
+                    reason: explain::reason("cannot be used together", Some(&err)),
+                },
+                result => {
+                    *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls);
+                    self.warned.store(false, Ordering::Relaxed);
+                    return Ok(result);
                 }
-                None => Err(err),
             },
+            Err(err) => err,
+        };
+        let last = self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(tls) = last else { return Err(unusable) };
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(err = %unusable, "unusable etcd certificates: keeping the previous ones");
+        }
+        Ok(self.login(endpoint, options.with_tls(tls)).await)
+    }
+
+    /// Prepares the connection and, with a user, logs in over it.
+    async fn login(&self, endpoint: &str, options: ConnectOptions) -> Result<Client, etcd_client::Error> {
+        let Some((name, password)) = &self.config.user else {
+            return Client::connect([endpoint], Some(options)).await;
+        };
+        let with_user = options.clone().with_user(name, password);
+        match Client::connect([endpoint], Some(with_user)).await {
+            // As Calico's client: a user is harmless where etcd does not ask for one.
+            Err(err) if explain::is_auth_not_enabled(&err) => {
+                Client::connect([endpoint], Some(options)).await
+            }
+            result => result,
         }
     }
 

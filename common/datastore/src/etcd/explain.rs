@@ -77,7 +77,7 @@ fn is_about_login(message: &str) -> bool {
 }
 
 /// Joins an error with its causes, leaving out what says nothing ("transport error") or repeats.
-fn reason(message: &str, mut source: Option<&(dyn StdError + 'static)>) -> String {
+pub(super) fn reason(message: &str, mut source: Option<&(dyn StdError + 'static)>) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut add = |text: String| {
         let noise = ["", "transport error", "client error (Connect)", "tcp connect error"];

@@ -158,10 +158,8 @@ impl EtcdWatch {
             }
             Err(err) => {
                 let err = explain::explain(&self.endpoint, "watch", &err);
-                // Permission and size are the call's fault, everything else the connection's.
-                if !matches!(err, Error::Unauthorized { .. } | Error::TooLarge { .. }) {
-                    self.dialer.leave(self.serial);
-                }
+                // Whatever it was, the next attempt gets a fresh connection and a fresh login.
+                self.dialer.leave(self.serial);
                 return Err(err);
             }
         };
@@ -214,6 +212,8 @@ impl EtcdWatch {
         if response.compact_revision() > 0 || reason.contains("compacted") {
             return Error::Compacted { rev: response.compact_revision() };
         }
+        // No permission, no leader, shutting down, …: elsewhere or after a new login it may work.
+        self.dialer.leave(self.serial);
         if reason.contains("permission denied") || reason.contains("auth") {
             let at = usize::try_from(response.watch_id() - 1).ok();
             let prefix = at
@@ -224,8 +224,6 @@ impl EtcdWatch {
                 reason: format!("{reason} (watch {prefix})"),
             };
         }
-        // No leader, shutting down, …: this member is of no use now.
-        self.dialer.leave(self.serial);
         self.gone(format!("watch cancelled: {reason}"))
     }
 

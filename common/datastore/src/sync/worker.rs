@@ -16,7 +16,7 @@ const LISTS_AT_ONCE: usize = 4;
 /// A failure that took less is taken for a refusal: trying again soon costs little.
 const QUICK: Duration = Duration::from_millis(100);
 /// How long a loss counts as recent.
-const RECENT: Duration = Duration::from_secs(60);
+const RECENT: Duration = Duration::from_mins(1);
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// Most events remembered during one audit; a busier store is audited next time.
 const AUDIT_MEMORY: usize = 65_536;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod proxy;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -59,6 +61,11 @@ impl Etcd {
             extra: extra.iter().map(|arg| (*arg).to_owned()).collect(),
             child: None,
         }
+    }
+
+    /// More arguments for the next start; the last of a kind counts.
+    pub fn add_args(&mut self, args: &[&str]) {
+        self.extra.extend(args.iter().map(|arg| (*arg).to_owned()));
     }
 
     /// Starts the process and waits until its port is open.
@@ -192,18 +199,16 @@ impl Follower {
         let start = Instant::now();
         while !done(self) {
             let left = limit.saturating_sub(start.elapsed());
-            match tokio::time::timeout(left, self.syncer.next()).await {
-                Ok(batch) => {
-                    assert!(!batch.is_empty(), "an empty batch");
-                    self.take(batch);
-                }
-                Err(_) => panic!(
+            let Ok(batch) = tokio::time::timeout(left, self.syncer.next()).await else {
+                panic!(
                     "not within {limit:?}: {what}; in sync {}, {} keys, status {:?}",
                     self.in_sync,
                     self.state.len(),
                     self.status
-                ),
-            }
+                );
+            };
+            assert!(!batch.is_empty(), "an empty batch");
+            self.take(batch);
         }
         start.elapsed()
     }
