@@ -14,6 +14,7 @@
 mod queue;
 mod worker;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ pub struct Syncer {
 /// What the worker fills and the consumer empties.
 struct Shared {
     queue: Mutex<Queue>,
+    /// Complete listings so far.
+    listings: AtomicU64,
     filled: Notify,
 }
 
@@ -125,9 +128,19 @@ impl Syncer {
     /// # Panics
     /// Outside a Tokio runtime.
     pub fn start_with(store: Arc<dyn Store>, prefixes: Vec<String>, options: SyncOptions) -> Syncer {
-        let shared = Arc::new(Shared { queue: Mutex::new(Queue::new()), filled: Notify::new() });
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue::new()),
+            listings: AtomicU64::new(0),
+            filled: Notify::new(),
+        });
         let worker = Worker::new(store, prefixes, options, shared.clone());
         Syncer { shared, task: tokio::spawn(worker.run()) }
+    }
+
+    /// How many times everything was listed, the first time included. Updates that come after it grew
+    /// may tell what a listing found missing, not what somebody deleted a moment ago.
+    pub fn listings(&self) -> u64 {
+        self.shared.listings.load(Ordering::Relaxed)
     }
 
     /// Waits for news and returns them in order, never an empty batch. Cancel-safe.

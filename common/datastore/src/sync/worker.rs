@@ -215,6 +215,10 @@ impl Worker {
             lowest = lowest.min(listing.rev);
             self.high = self.high.max(listing.rev);
             self.resume[at] = listing.rev.saturating_add(1);
+            if at == 0 {
+                // Before the first difference is told, so that nobody takes it for an event.
+                self.shared.listings.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
             let changed = self.shared.with(|queue| queue.listing(&prefix, listing));
             tracing::debug!(prefix, changed, "datastore prefix listed");
         }
