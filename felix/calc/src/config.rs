@@ -40,8 +40,8 @@ pub struct Config {
     pub reporting_interval: Duration,
     /// Life of the host's status key (`reportingTTL`).
     pub reporting_ttl: Duration,
-    /// `no-region`, or `region-<openstackRegion>`.
-    pub region: String,
+    /// OpenStack region, part of status keys (`openstackRegion`).
+    pub region: Option<String>,
     /// How long the dataplane is held when most local endpoints vanish in one resync (`endpointLossHold`, ours).
     pub endpoint_loss_hold: Duration,
     /// Endpoints may carry `allowSpoofedSourcePrefixes` (`workloadSourceSpoofing: Any`).
@@ -77,9 +77,9 @@ impl Default for Config {
             audit_interval: Duration::from_secs(30),
             mtu_iface_pattern: "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)".into(),
             endpoint_reporting: true,
-            reporting_interval: Duration::ZERO,
+            reporting_interval: Duration::from_secs(30),
             reporting_ttl: Duration::from_secs(90),
-            region: "no-region".into(),
+            region: None,
             endpoint_loss_hold: Duration::from_secs(30),
             spoofing_allowed: false,
             health_enabled: false,
@@ -235,7 +235,7 @@ const PARAMETERS: &[(&str, Set)] = &[
     ("reportingintervalsecs", |c, v| put(&mut c.reporting_interval, duration(v), DURATION)),
     ("reportingttl", |c, v| put(&mut c.reporting_ttl, duration(v), DURATION)),
     ("reportingttlsecs", |c, v| put(&mut c.reporting_ttl, duration(v), DURATION)),
-    ("openstackregion", |c, v| put(&mut c.region, Some(format!("region-{v}")), "a region name")),
+    ("openstackregion", |c, v| put(&mut c.region, Some(Some(v.to_owned())), "a region name")),
     ("endpointlosshold", |c, v| put(&mut c.endpoint_loss_hold, duration(v), DURATION)),
     ("workloadsourcespoofing", |c, v| {
         put(&mut c.spoofing_allowed, word(v, "any", "disabled"), "Any or Disabled")
