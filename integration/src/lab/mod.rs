@@ -60,6 +60,12 @@ impl Lab {
         Ok(space)
     }
 
+    /// Removes a host with everything in it and makes an empty one of the same name and path.
+    pub fn recreate(&self, space: &Namespace) -> anyhow::Result<()> {
+        space.remove();
+        Namespace::create(space.name()).map(drop)
+    }
+
     /// The end of every log of this run, for a failing test's message.
     pub fn logs(&self, lines: usize) -> String {
         let mut text = String::new();
