@@ -256,7 +256,7 @@ impl Default for GracefulRestart {
         GracefulRestart {
             enabled: true,
             restart_time: 120,
-            stale_time: Duration::from_secs(360),
+            stale_time: Duration::from_mins(6),
             notification: true,
         }
     }
@@ -450,7 +450,7 @@ pub struct RestartConfig {
 impl Default for RestartConfig {
     fn default() -> Self {
         RestartConfig {
-            deferral: Duration::from_secs(120),
+            deferral: Duration::from_mins(2),
             connect_bound: Duration::from_secs(5),
             quiet: Duration::from_secs(1),
         }

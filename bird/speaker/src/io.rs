@@ -24,10 +24,6 @@ impl fmt::Display for ConnId {
     }
 }
 
-/// A neighbour, as long as it is configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct PeerId(pub(crate) u16);
-
 /// What the shell tells the speaker.
 #[derive(Debug)]
 pub enum Input<'a> {

@@ -4,6 +4,8 @@
 //! its first filter that has one. What happens without a verdict is the caller's: import accepts, export asks
 //! [`crate::config::ExportRules`].
 
+pub(crate) mod eval;
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,0 +1,317 @@
+//! Which route goes to which kind of peer, and why: BGP's own rules, then the peer's filters, then the node's rules in their
+//! order.
+
+use std::sync::Arc;
+
+use bird_packet::{Family, SessionContext};
+use serde::Serialize;
+use smallvec::SmallVec;
+
+use crate::config::{ExportRules, ExportScope, NextHopMode};
+use crate::fib::{METRIC_SUM, local_pref_of_metric};
+use crate::policy::eval::{Chain, Facts, Verdict};
+use crate::policy::{Community, Operation, glob};
+use crate::rib::attrs::{DecisionKey, Store, flag};
+use crate::rib::local::LocalRoutes;
+use crate::rib::net::{Cover, Net};
+use crate::rib::nexthop::State;
+use crate::rib::table::{Path, PeerIndex, source};
+
+/// Everything about a session that decides which bytes it is sent: sessions with equal keys share an update group.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GroupKey {
+    /// Sizes and encodings; receive-side fields are cleared.
+    pub(crate) ctx: SessionContext,
+    /// iBGP.
+    pub(crate) internal: bool,
+    pub(crate) local_as: u32,
+    /// Route-reflector client, and the cluster id to put in front.
+    pub(crate) client: bool,
+    pub(crate) cluster_id: u32,
+    pub(crate) next_hop: NextHopMode,
+    /// Our own next hop of this family on this session.
+    pub(crate) self_v4: Option<std::net::Ipv4Addr>,
+    pub(crate) self_v6: Option<std::net::Ipv6Addr>,
+    pub(crate) scope: ExportScope,
+    pub(crate) remove_private_as: bool,
+    /// Attach GRACEFUL_SHUTDOWN (RFC 8326).
+    pub(crate) graceful_shutdown: bool,
+    /// The peer takes long-lived stale routes (RFC 9494).
+    pub(crate) llgr: bool,
+    pub(crate) chain: Arc<Chain>,
+}
+
+impl GroupKey {
+    pub(crate) fn add_path(&self, family: Family) -> bool {
+        self.ctx.family(family).add_path_tx
+    }
+}
+
+/// What export asks about the peer that a route came from.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SourcePeer {
+    pub(crate) internal: bool,
+    pub(crate) local_as: u32,
+    pub(crate) client: bool,
+    pub(crate) router_id: u32,
+}
+
+/// Why a route is told to a peer, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExportReason {
+    /// Accepted by an export filter of the peer.
+    FilterAccepts,
+    /// Rejected by an export filter of the peer.
+    FilterRejects,
+    /// Accepted: a plain router tells what it knows.
+    Router,
+    /// Accepted: one of this node's own blocks.
+    OwnBlock,
+    /// Accepted: inside an own block with a better than normal metric.
+    Elevated,
+    /// Accepted: inside a service range.
+    Service,
+    /// Accepted: inside a pool.
+    Pool,
+    /// Rejected: inside a pool that is not to be exported.
+    NeverExport,
+    /// Rejected: its interface is not told to internal peers.
+    InternalInterface,
+    /// Rejected: its interface is not told to anybody.
+    Interface,
+    /// Rejected: inside an own block, whose aggregate is told instead.
+    InsideOwnBlock,
+    /// Rejected: nothing above accepted it.
+    Default,
+    /// Rejected: the peer is told only what this node itself has.
+    ScopeOwn,
+    /// Rejected: another external peer told it, and this one is not given transit.
+    ScopeNoTransit,
+    /// Rejected: community NO_ADVERTISE.
+    NoAdvertise,
+    /// Rejected: community NO_EXPORT towards an external peer.
+    NoExport,
+    /// Rejected: an internal peer told it, and we do not reflect between these two.
+    InternalToInternal,
+    /// Rejected: long-lived stale, and the peer does not know these.
+    LongLivedStale,
+    /// Rejected: no next hop of a kind that this session can carry.
+    NextHop,
+    /// Not yet: learned routes wait until our restart is over.
+    Restarting,
+    /// It is the peer that told it.
+    SplitHorizon,
+    /// There is no usable path.
+    NoPath,
+    /// The family is not in use with this peer.
+    FamilyOff,
+}
+
+/// A route that goes out, and what changes on the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Accepted<'a> {
+    pub(crate) reason: ExportReason,
+    pub(crate) operations: &'a [Operation],
+    pub(crate) communities: SmallVec<[Community; 4]>,
+}
+
+impl Accepted<'_> {
+    pub(crate) fn changes(&self) -> bool {
+        !self.operations.is_empty() || !self.communities.is_empty()
+    }
+}
+
+/// [`ExportRules`] of one family, prepared.
+pub(crate) enum Rules<N: Net> {
+    All,
+    Node(Box<NodeRules<N>>),
+}
+
+pub(crate) struct NodeRules<N: Net> {
+    never_export: Cover<N>,
+    internal_interfaces: Vec<String>,
+    interfaces: Vec<String>,
+    communities: Vec<(N, Vec<Community>)>,
+    originates: Cover<N>,
+    services: Cover<N>,
+    within: Cover<N>,
+    normal_local_pref: u32,
+}
+
+impl<N: Net> Rules<N> {
+    pub(crate) fn new(rules: &ExportRules) -> Self {
+        let ExportRules::Node(node) = rules else { return Rules::All };
+        let metric = match N::FAMILY {
+            Family::Ipv4Unicast => node.normal_metric_v4,
+            Family::Ipv6Unicast => node.normal_metric_v6,
+        };
+        Rules::Node(Box::new(NodeRules {
+            never_export: Cover::new(&node.never_export),
+            internal_interfaces: node.internal_never_export_interfaces.clone(),
+            interfaces: node.never_export_interfaces.clone(),
+            communities: node
+                .communities
+                .iter()
+                .filter_map(|c| Some((N::from_ipnet(c.cidr)?, c.communities.clone())))
+                .collect(),
+            originates: Cover::new(&node.originates),
+            services: Cover::new(&node.services),
+            within: Cover::new(&node.export_within),
+            normal_local_pref: local_pref_of_metric(metric),
+        }))
+    }
+}
+
+/// What a decision about export looks at besides the group.
+pub(crate) struct View<'a, N: Net> {
+    pub(crate) store: &'a Store,
+    pub(crate) locals: &'a LocalRoutes,
+    pub(crate) peers: &'a [SourcePeer],
+    pub(crate) rules: &'a Rules<N>,
+    /// Learned routes wait for the end of our restart.
+    pub(crate) restarting: bool,
+}
+
+impl<'a, N: Net> View<'a, N> {
+    pub(crate) fn source(&self, peer: PeerIndex) -> SourcePeer {
+        self.peers.get(usize::from(peer)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn interface(&self, path: &Path, key: &DecisionKey) -> &'a str {
+        match path.peer {
+            source::STATIC => "",
+            source::LOCAL => self.locals.interface(path.rx_id).map_or("", |i| i),
+            _ => match self.store.next_hops.state(key.next_hop) {
+                State::Via { hops, .. } => hops.first().map_or("", |h| &h.interface),
+                State::Pending | State::Unreachable => "",
+            },
+        }
+    }
+
+    /// Whether a path goes to the peers of a group. Split horizon towards single members is not looked at here.
+    #[inline]
+    pub(crate) fn verdict<'g>(
+        &self,
+        group: &'g GroupKey,
+        net: N,
+        path: &Path,
+    ) -> Result<Accepted<'g>, ExportReason> {
+        let key = self.store.attrs.key(path.attr);
+        let learned = path.peer >= source::FIRST_PEER;
+        if key.flags & !flag::LOCAL != 0 {
+            communities_allow(group, key)?;
+        }
+        if learned {
+            if self.restarting {
+                return Err(ExportReason::Restarting);
+            }
+            let from = self.source(path.peer);
+            // RFC 4271 §9.2: not from one internal peer to another, unless one of them is our client (RFC 4456 §6).
+            // Sessions under different local AS numbers are not the same inside (as in BIRD).
+            if group.internal
+                && from.internal
+                && from.local_as == group.local_as
+                && !group.client
+                && !from.client
+            {
+                return Err(ExportReason::InternalToInternal);
+            }
+            match group.scope {
+                ExportScope::All => {}
+                ExportScope::Own => return Err(ExportReason::ScopeOwn),
+                ExportScope::NoTransit if !from.internal => return Err(ExportReason::ScopeNoTransit),
+                ExportScope::NoTransit => {}
+            }
+        }
+        if self.next_hop(group, key).is_none() {
+            return Err(ExportReason::NextHop);
+        }
+        let mut accepted =
+            Accepted { reason: ExportReason::Router, operations: &[], communities: SmallVec::new() };
+        if !group.chain.is_empty() {
+            let facts = Facts {
+                prefix: net.to_prefix(),
+                learned,
+                interface: self.interface(path, key),
+                internal: group.internal,
+                local_pref: key.local_pref,
+                attrs: self.store.attrs.attrs(path.attr),
+                own_as: (!group.internal).then_some(group.local_as),
+            };
+            match group.chain.verdict(&facts) {
+                Verdict::None => {}
+                Verdict::Reject { .. } => return Err(ExportReason::FilterRejects),
+                Verdict::Accept(operations) => {
+                    accepted.reason = ExportReason::FilterAccepts;
+                    accepted.operations = operations;
+                    return Ok(accepted);
+                }
+            }
+        }
+        if let Rules::Node(rules) = self.rules {
+            accepted.reason = self.node(rules, group, net, path, key, &mut accepted.communities)?;
+        }
+        Ok(accepted)
+    }
+
+    /// The rules of a node, in the order of `golden/bgp`: first verdict counts.
+    fn node(
+        &self,
+        rules: &NodeRules<N>,
+        group: &GroupKey,
+        net: N,
+        path: &Path,
+        key: &DecisionKey,
+        communities: &mut SmallVec<[Community; 4]>,
+    ) -> Result<ExportReason, ExportReason> {
+        if rules.never_export.covers(net) {
+            return Err(ExportReason::NeverExport);
+        }
+        let looks_at_interface =
+            !rules.interfaces.is_empty() || (group.internal && !rules.internal_interfaces.is_empty());
+        if looks_at_interface {
+            let interface = self.interface(path, key);
+            let on = |list: &[String]| !interface.is_empty() && list.iter().any(|p| glob(p, interface));
+            if group.internal && on(&rules.internal_interfaces) {
+                return Err(ExportReason::InternalInterface);
+            }
+            if on(&rules.interfaces) {
+                return Err(ExportReason::Interface);
+            }
+        }
+        for (cidr, list) in &rules.communities {
+            if cidr.contains(net) {
+                communities.extend(list.iter().copied());
+            }
+        }
+        if rules.originates.covers(net) {
+            if rules.originates.has(net) {
+                return Ok(ExportReason::OwnBlock);
+            }
+            let elevated = key.local_pref > rules.normal_local_pref && key.local_pref <= METRIC_SUM;
+            return if elevated { Ok(ExportReason::Elevated) } else { Err(ExportReason::InsideOwnBlock) };
+        }
+        if rules.services.covers(net) {
+            return Ok(ExportReason::Service);
+        }
+        if rules.within.covers(net) {
+            return Ok(ExportReason::Pool);
+        }
+        Err(ExportReason::Default)
+    }
+}
+
+/// What well-known communities say about telling.
+fn communities_allow(group: &GroupKey, key: &DecisionKey) -> Result<(), ExportReason> {
+    if key.has(flag::NO_ADVERTISE) {
+        return Err(ExportReason::NoAdvertise);
+    }
+    if key.has(flag::NO_EXPORT) && !group.internal {
+        return Err(ExportReason::NoExport);
+    }
+    if key.has(flag::LLGR_STALE) && !group.llgr {
+        return Err(ExportReason::LongLivedStale);
+    }
+    Ok(())
+}

@@ -1,0 +1,461 @@
+//! UPDATE to path: RFC 7606 verdicts, loops, import filters, prefix limits.
+
+use std::cmp::Ordering;
+
+use bird_packet::{
+    AttrSet, Cease, Family, NextHop, NlriIter, Notification, ReadPrefix, Routes, UpdateView, Verdict,
+};
+use serde::Serialize;
+
+use crate::config::LimitAction;
+use crate::io::{Event, Time};
+use crate::policy::eval::{self, Chain, Facts};
+use crate::rib::attrs::{AttrId, Standing, Store, flag};
+use crate::rib::net::Net;
+use crate::rib::nexthop::{NextHopAddr, State};
+use crate::rib::routes::{Announced, Core, Rib};
+use crate::rib::table::{Path, PeerIndex, path_flag};
+use crate::speaker::Speaker;
+
+/// Why a received path is not used, or that it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportReason {
+    /// Taken.
+    Accepted,
+    /// An import filter rejects it.
+    FilterRejects,
+    /// Our AS is in its path (RFC 4271 §9.1.2).
+    OwnAs,
+    /// We originated it (ORIGINATOR_ID is our router id, RFC 4456 §8).
+    OwnOriginator,
+    /// It passed through our cluster (RFC 4456 §8).
+    OwnCluster,
+    /// Its next hop is our own address.
+    OwnNextHop,
+}
+
+/// What import looks at, for one peer.
+#[derive(Clone, Copy)]
+struct Importer<'a> {
+    peer: PeerIndex,
+    epoch: u8,
+    internal: bool,
+    chain: &'a Chain,
+}
+
+/// The attributes that came last: UPDATEs that follow each other often have the same.
+#[derive(Default)]
+pub(crate) struct LastAttrs {
+    peer: PeerIndex,
+    epoch: u8,
+    raw: Vec<u8>,
+    next_hop: Option<NextHop>,
+    attr: Option<AttrId>,
+    reason: Option<ImportReason>,
+}
+
+/// Malformed UPDATEs of a session that are worth a line in the log.
+const MALFORMED_EVENTS: u64 = 10;
+
+impl Speaker {
+    pub(crate) fn on_update(
+        &mut self,
+        now: Time,
+        at: usize,
+        index: PeerIndex,
+        body: &[u8],
+    ) -> Result<(), Notification> {
+        let Some(ctx) = self.conns.get(at).and_then(|c| c.terms.as_ref()).map(|t| t.ctx) else {
+            return Ok(());
+        };
+        let view = UpdateView::parse(body, &ctx)?;
+        let Some(peer) = self.peers.get_mut(usize::from(index)).and_then(Option::as_deref_mut) else {
+            return Ok(());
+        };
+        peer.counters.updates_received += 1;
+        peer.last_update = now;
+        let epochs = peer.epoch;
+        if view.verdict() != Verdict::Ok || view.discards().next().is_some() {
+            self.report_malformed(at, index, &view);
+        }
+        if let Some(family) = view.end_of_rib() {
+            self.on_end_of_rib(now, index, family);
+            return Ok(());
+        }
+        for withdrawal in view.withdrawals() {
+            match withdrawal.routes {
+                Routes::V4(routes) => self.v4.withdraw_all(&mut self.core, index, routes),
+                Routes::V6(routes) => self.v6.withdraw_all(&mut self.core, index, routes),
+            }
+        }
+        for announcement in view.announcements() {
+            let family = announcement.family;
+            let epoch = epochs[family.index()];
+            let (attr, reason) = self.attributes(index, epoch, at, &view, announcement.next_hop);
+            let Some(peer) = self.peers.get(usize::from(index)).and_then(Option::as_deref) else {
+                return Ok(());
+            };
+            let internal = self.core.sources[usize::from(index)].internal;
+            let importer = Importer { peer: index, epoch, internal, chain: &peer.import[family.index()] };
+            let limit = peer.config.prefix_limit;
+            let room = |received: u32| match limit {
+                Some(limit) => limit.max.saturating_sub(received),
+                None => u32::MAX,
+            };
+            let discard = limit.is_some_and(|l| l.action == LimitAction::Discard);
+            let exceeded = match announcement.routes {
+                Routes::V4(routes) => {
+                    let room = room(self.v4.received_from(index));
+                    self.v4.import_all(&mut self.core, importer, attr, reason, routes, room, discard)
+                }
+                Routes::V6(routes) => {
+                    let room = room(self.v6.received_from(index));
+                    self.v6.import_all(&mut self.core, importer, attr, reason, routes, room, discard)
+                }
+            };
+            if exceeded {
+                self.on_limit(now, index, family)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The id of an UPDATE's attributes, held by the cache, and whether they exclude the routes whatever these are.
+    fn attributes(
+        &mut self,
+        index: PeerIndex,
+        epoch: u8,
+        at: usize,
+        view: &UpdateView<'_>,
+        next_hop: NextHop,
+    ) -> (AttrId, ImportReason) {
+        let raw = view.attributes().raw();
+        let last = &self.last_attrs;
+        if let (Some(attr), Some(reason)) = (last.attr, last.reason)
+            && last.peer == index
+            && last.epoch == epoch
+            && last.next_hop == Some(next_hop)
+            && *last.raw == *raw
+        {
+            return (attr, reason);
+        }
+        self.scratch.clear();
+        view.attributes().write_canonical(&mut self.scratch);
+        let addr = NextHopAddr { address: next_hop.addr, link_local: next_hop.link_local, local: false };
+        let next_hop_id = self.core.store.next_hops.intern(addr);
+        let mut attr = self.core.store.intern(&self.scratch, next_hop_id, Standing::Bgp);
+        let source = self.core.sources[usize::from(index)];
+        let key = self.core.store.attrs.key(attr);
+        if key.has(flag::GRACEFUL_SHUTDOWN) && !source.internal {
+            // RFC 8326 §4.2: least preferred.
+            let edited = self.core.store.intern_edit(attr, |builder| {
+                builder.local_pref(Some(0));
+            });
+            self.core.store.release(attr);
+            attr = edited;
+        }
+        let reason = self.judge_attributes(index, at, self.core.store.attrs.attrs(attr), next_hop);
+        let last = &mut self.last_attrs;
+        let old = last.attr.replace(attr);
+        last.peer = index;
+        last.epoch = epoch;
+        last.raw.clear();
+        last.raw.extend_from_slice(raw);
+        last.next_hop = Some(next_hop);
+        last.reason = Some(reason);
+        self.core.store.release(old.unwrap_or(AttrId::NONE));
+        (attr, reason)
+    }
+
+    /// Forgets the attributes that came last.
+    pub(crate) fn forget_last_attrs(&mut self) {
+        if let Some(attr) = self.last_attrs.attr.take() {
+            self.core.store.release(attr);
+        }
+        self.last_attrs = LastAttrs::default();
+    }
+
+    pub(crate) fn judge_attributes(
+        &self,
+        index: PeerIndex,
+        at: usize,
+        attrs: AttrSet<'_>,
+        next_hop: NextHop,
+    ) -> ImportReason {
+        let Some(peer) = self.peer(index) else { return ImportReason::Accepted };
+        let local = self.config.local;
+        let own_as = peer.config.effective_local_as(&local);
+        let cluster = peer.config.cluster_id.or(local.cluster_id).unwrap_or(local.router_id);
+        let own_address = self.conns.get(at).and_then(|c| c.local).map(|l| l.ip());
+        if attrs.as_path().count(own_as) > usize::from(peer.config.allow_own_as) {
+            ImportReason::OwnAs
+        } else if attrs.originator_id() == Some(local.router_id) {
+            ImportReason::OwnOriginator
+        } else if attrs.cluster_list().any(|c| c == cluster) {
+            ImportReason::OwnCluster
+        } else if own_address == Some(next_hop.addr) {
+            ImportReason::OwnNextHop
+        } else {
+            ImportReason::Accepted
+        }
+    }
+
+    fn report_malformed(&mut self, at: usize, index: PeerIndex, view: &UpdateView<'_>) {
+        let mut count = 0;
+        if let Some(c) = self.conns.get_mut(at) {
+            c.malformed += 1;
+            count = c.malformed;
+        }
+        let Some(peer) = self.peer_mut(index) else { return };
+        peer.counters.malformed += 1;
+        if count > MALFORMED_EVENTS {
+            return;
+        }
+        let name = peer.name.clone();
+        let what = match view.verdict() {
+            Verdict::TreatAsWithdraw(reason) => format!("routes treated as withdrawn: {reason}"),
+            Verdict::Ok => {
+                let dropped: Vec<String> = view.discards().map(|d| d.to_string()).collect();
+                format!("attribute dropped: {}", dropped.join(", "))
+            }
+        };
+        self.event(Event::Malformed { peer: name, what });
+    }
+
+    fn on_limit(&mut self, now: Time, index: PeerIndex, family: Family) -> Result<(), Notification> {
+        let Some(peer) = self.peer_mut(index) else { return Ok(()) };
+        let Some(limit) = peer.config.prefix_limit else { return Ok(()) };
+        let reported = std::mem::replace(&mut peer.limit_reported[family.index()], true);
+        let name = peer.name.clone();
+        if limit.action == LimitAction::Reset {
+            peer.held_down = true;
+            peer.idle_until = limit.restart.map(|pause| now + pause);
+        }
+        if !reported {
+            self.event(Event::PrefixLimit { peer: name, max: limit.max });
+        }
+        if limit.action == LimitAction::Reset {
+            self.arm_peer(index);
+            // RFC 4486 §4: the data names family and limit.
+            let afi = bird_packet::AfiSafi::from(family);
+            let mut data = afi.afi.to_be_bytes().to_vec();
+            data.push(afi.safi);
+            data.extend_from_slice(&limit.max.to_be_bytes());
+            return Err(Notification::with_data(6, Cease::MaxPrefixes as u8, &data));
+        }
+        Ok(())
+    }
+
+    fn on_end_of_rib(&mut self, now: Time, index: PeerIndex, family: Family) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        let f = family.index();
+        peer.eor[f] = true;
+        let was_stale = std::mem::replace(&mut peer.helper.stale[f], false);
+        if !peer.helper.is_active() {
+            peer.helper.done_by = None;
+        }
+        let epoch = peer.epoch[f];
+        if was_stale {
+            self.purge(index, family, epoch, false);
+        }
+        self.check_restart(now);
+    }
+
+    /// Evaluates a peer's paths again, as they were received.
+    pub(crate) fn reimport(&mut self, index: PeerIndex) {
+        for family in Family::ALL {
+            self.reimport_family(index, family);
+        }
+    }
+
+    pub(crate) fn reimport_family(&mut self, index: PeerIndex, family: Family) {
+        let Some(peer) = self.peers.get(usize::from(index)).and_then(Option::as_deref) else { return };
+        let Some(source) = self.core.sources.get(usize::from(index)) else { return };
+        let at = peer.established.unwrap_or(usize::MAX);
+        let importer = Importer {
+            peer: index,
+            epoch: peer.epoch[family.index()],
+            internal: source.internal,
+            chain: &peer.import[family.index()],
+        };
+        let store = &self.core.store;
+        let judge = |attr: AttrId| {
+            let addr = store.next_hops.addr(store.attrs.key(attr).next_hop);
+            let next_hop = NextHop { addr: addr.address, link_local: addr.link_local };
+            self.judge_attributes(index, at, store.attrs.attrs(attr), next_hop)
+        };
+        match family {
+            Family::Ipv4Unicast => {
+                let judged = self.v4.judged_paths(index, judge);
+                self.v4.reimport(&mut self.core, importer, judged);
+            }
+            Family::Ipv6Unicast => {
+                let judged = self.v6.judged_paths(index, judge);
+                self.v6.reimport(&mut self.core, importer, judged);
+            }
+        }
+    }
+
+    /// Next hops moved: filters that look at interfaces may decide otherwise.
+    pub(crate) fn reimport_by_interface(&mut self) {
+        let concerned: Vec<(PeerIndex, Family)> = self
+            .peers
+            .iter()
+            .flatten()
+            .flat_map(|p| Family::ALL.map(|f| (p, f)))
+            .filter(|(p, f)| p.import[f.index()].uses_interface)
+            .map(|(p, f)| (p.index, f))
+            .collect();
+        for (index, family) in concerned {
+            self.reimport_family(index, family);
+        }
+    }
+}
+
+/// What an import filter makes of a route.
+enum Imported {
+    Unchanged,
+    Edited(AttrId),
+    Rejected,
+}
+
+/// Runs an import chain; edited attributes carry a reference.
+fn filter<N: Net>(store: &mut Store, chain: &Chain, internal: bool, net: N, attr: AttrId) -> Imported {
+    if chain.is_empty() {
+        return Imported::Unchanged;
+    }
+    let key = store.attrs.key(attr);
+    let interface = match store.next_hops.state(key.next_hop) {
+        State::Via { hops, .. } => hops.first().map_or("", |h| &h.interface),
+        State::Pending | State::Unreachable => "",
+    };
+    let facts = Facts {
+        prefix: net.to_prefix(),
+        learned: true,
+        interface,
+        internal,
+        local_pref: key.local_pref,
+        attrs: store.attrs.attrs(attr),
+        own_as: None,
+    };
+    match chain.verdict(&facts) {
+        eval::Verdict::None | eval::Verdict::Accept([]) => Imported::Unchanged,
+        eval::Verdict::Reject { .. } => Imported::Rejected,
+        eval::Verdict::Accept(operations) => Imported::Edited(store.intern_edit(attr, |builder| {
+            eval::apply(builder, operations, None);
+        })),
+    }
+}
+
+impl<N: Net> Rib<N> {
+    fn withdraw_all<P: ReadPrefix + Into<N>>(
+        &mut self,
+        core: &mut Core,
+        peer: PeerIndex,
+        routes: NlriIter<'_, P>,
+    ) {
+        for nlri in routes {
+            self.withdraw(core, nlri.prefix.into(), peer, nlri.path_id);
+        }
+    }
+
+    /// Takes the routes of one announcement; true if they exceed `room`, beyond which they are not taken with `discard`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the inner loop of import: everything was looked up before"
+    )]
+    fn import_all<P: ReadPrefix + Into<N>>(
+        &mut self,
+        core: &mut Core,
+        importer: Importer<'_>,
+        attr: AttrId,
+        reason: ImportReason,
+        routes: NlriIter<'_, P>,
+        room: u32,
+        discard: bool,
+    ) -> bool {
+        let mut room = room;
+        let mut exceeded = false;
+        for nlri in routes {
+            let net: N = nlri.prefix.into();
+            if room == 0 {
+                let known = self.has_path(net, importer.peer, nlri.path_id);
+                exceeded |= !known;
+                if !known && discard {
+                    continue;
+                }
+            }
+            core.store.retain(attr);
+            if self.import(core, importer, net, nlri.path_id, attr, reason) == Announced::New {
+                room = room.saturating_sub(1);
+            }
+        }
+        exceeded
+    }
+
+    /// Takes one path; the reference on `attr` moves in.
+    #[inline]
+    fn import(
+        &mut self,
+        core: &mut Core,
+        importer: Importer<'_>,
+        net: N,
+        rx_id: u32,
+        attr: AttrId,
+        reason: ImportReason,
+    ) -> Announced {
+        let Importer { peer, epoch, internal, chain } = importer;
+        let path = Path { attr, rx_id, slot: 0, peer, epoch, flags: 0 };
+        if reason != ImportReason::Accepted {
+            return self.announce(core, net, Path { flags: path_flag::FILTERED, ..path }, None);
+        }
+        match filter(&mut core.store, chain, internal, net, attr) {
+            Imported::Unchanged => self.announce(core, net, path, None),
+            Imported::Rejected => self.announce(core, net, Path { flags: path_flag::FILTERED, ..path }, None),
+            Imported::Edited(edited) => {
+                let path = Path { attr: edited, flags: path_flag::EDITED, ..path };
+                self.announce(core, net, path, Some(attr))
+            }
+        }
+    }
+
+    fn has_path(&self, net: N, peer: PeerIndex, rx_id: u32) -> bool {
+        self.table
+            .find(net)
+            .is_some_and(|id| self.table.paths(id).iter().any(|p| p.peer == peer && p.rx_id == rx_id))
+    }
+
+    /// The paths of a peer as received, each with what its attributes alone say.
+    fn judged_paths(
+        &self,
+        peer: PeerIndex,
+        judge: impl Fn(AttrId) -> ImportReason,
+    ) -> Vec<(N, u32, AttrId, u8, ImportReason)> {
+        let mut paths = self.paths_of(peer);
+        paths.sort_unstable_by_key(|(_, _, attr, _)| *attr);
+        let mut judged = Vec::with_capacity(paths.len());
+        let mut last = (AttrId::NONE, ImportReason::Accepted);
+        for (net, rx_id, attr, epoch) in paths {
+            if last.0.cmp(&attr) != Ordering::Equal {
+                last = (attr, judge(attr));
+            }
+            judged.push((net, rx_id, attr, epoch, last.1));
+        }
+        judged
+    }
+
+    fn reimport(
+        &mut self,
+        core: &mut Core,
+        importer: Importer<'_>,
+        judged: Vec<(N, u32, AttrId, u8, ImportReason)>,
+    ) {
+        for (_, _, attr, _, _) in &judged {
+            core.store.retain(*attr);
+        }
+        for (net, rx_id, attr, epoch, reason) in judged {
+            self.import(core, Importer { epoch, ..importer }, net, rx_id, attr, reason);
+        }
+    }
+}

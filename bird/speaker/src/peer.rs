@@ -1,0 +1,165 @@
+//! A neighbour: what is configured, which connections it has, when it is called again, what is kept over its restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bird_packet::Family;
+use smallvec::SmallVec;
+
+use crate::config::{Config, PeerConfig};
+use crate::conn::Conns;
+use crate::fsm::State;
+use crate::io::{DownReason, Time};
+use crate::policy::eval::{Chain, Direction};
+use crate::rib::table::PeerIndex;
+
+/// One neighbour.
+pub(crate) struct Peer {
+    pub(crate) index: PeerIndex,
+    pub(crate) name: Arc<str>,
+    pub(crate) config: Arc<PeerConfig>,
+    /// It called from this listen range; it goes when its session goes.
+    pub(crate) range: Option<usize>,
+    /// Slots of its connections that are not closing.
+    pub(crate) conns: SmallVec<[usize; 2]>,
+    pub(crate) established: Option<usize>,
+    /// When to call next.
+    pub(crate) retry_at: Option<Time>,
+    /// Calls that failed in a row.
+    pub(crate) failures: u32,
+    /// Idle until then, after an error.
+    pub(crate) idle_until: Option<Time>,
+    /// How long the next pause after an error is.
+    pub(crate) error_wait: Duration,
+    /// Down until an operator resets it.
+    pub(crate) held_down: bool,
+    /// By family, the number that its paths of now have: another with each session and enhanced refresh, modulo 256.
+    pub(crate) epoch: [u8; 2],
+    /// When the state changed last.
+    pub(crate) since: Time,
+    pub(crate) last_error: Option<DownReason>,
+    pub(crate) import: [Arc<Chain>; 2],
+    pub(crate) export: [Arc<Chain>; 2],
+    /// Update group and number in it, by family.
+    pub(crate) groups: [Option<(usize, usize)>; 2],
+    pub(crate) helper: Helper,
+    /// End-of-RIB received in this session, by family.
+    pub(crate) eor: [bool; 2],
+    /// Received UPDATE last.
+    pub(crate) last_update: Time,
+    /// The prefix limit was reported.
+    pub(crate) limit_reported: [bool; 2],
+    /// The configuration no longer has it; it goes when its routes are gone.
+    pub(crate) removed: bool,
+    pub(crate) armed: Option<Time>,
+    pub(crate) counters: Counters,
+}
+
+/// What a peer's session did, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Counters {
+    /// UPDATE messages received.
+    pub updates_received: u64,
+    /// KEEPALIVE messages received.
+    pub keepalives_received: u64,
+    /// Bytes handed out to be sent.
+    pub bytes_sent: u64,
+    /// UPDATE messages of which RFC 7606 contained an error.
+    pub malformed: u64,
+    /// Sessions that reached Established.
+    pub established: u64,
+    /// Sessions that were Established and ended.
+    pub flaps: u64,
+}
+
+/// Helping a peer over its restart (RFC 4724 §4.2).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Helper {
+    /// Families of which stale routes are kept.
+    pub(crate) stale: [bool; 2],
+    /// It must be back by then.
+    pub(crate) back_by: Option<Time>,
+    /// It must have told everything again by then.
+    pub(crate) done_by: Option<Time>,
+}
+
+impl Helper {
+    pub(crate) fn is_active(&self) -> bool {
+        self.stale.iter().any(|s| *s)
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(index: PeerIndex, config: PeerConfig, all: &Config, now: Time) -> Self {
+        let mut peer = Peer {
+            index,
+            name: config.name.as_str().into(),
+            error_wait: config.error_wait.0,
+            config: Arc::new(config),
+            range: None,
+            conns: SmallVec::new(),
+            established: None,
+            retry_at: Some(now),
+            failures: 0,
+            idle_until: None,
+            held_down: false,
+            epoch: [0, 0],
+            since: now,
+            last_error: None,
+            import: Default::default(),
+            export: Default::default(),
+            groups: [None, None],
+            helper: Helper::default(),
+            eor: [false, false],
+            last_update: now,
+            limit_reported: [false, false],
+            removed: false,
+            armed: None,
+            counters: Counters::default(),
+        };
+        peer.compile(all);
+        peer
+    }
+
+    /// Prepares its filters; returns whether import or export rules changed, by family.
+    pub(crate) fn compile(&mut self, all: &Config) -> ([bool; 2], [bool; 2]) {
+        let chain = |names: &[String], direction, family| {
+            Arc::new(Chain::compile(&all.filters, names, direction, family))
+        };
+        let import = Family::ALL.map(|f| chain(&self.config.import, Direction::Import, f));
+        let export = Family::ALL.map(|f| chain(&self.config.export, Direction::Export, f));
+        let differs = |old: &[Arc<Chain>; 2], new: &[Arc<Chain>; 2]| [old[0] != new[0], old[1] != new[1]];
+        let changed = (differs(&self.import, &import), differs(&self.export, &export));
+        self.import = import;
+        self.export = export;
+        changed
+    }
+
+    /// Whether it may have a session at all.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.config.enabled && !self.removed && !self.held_down
+    }
+
+    /// Whether we call it.
+    pub(crate) fn is_called(&self) -> bool {
+        self.is_wanted() && !self.config.passive && self.range.is_none()
+    }
+
+    /// Its state, in the RFC's words.
+    pub(crate) fn state(&self, conns: &Conns) -> State {
+        if !self.is_wanted() {
+            return State::Idle;
+        }
+        let best = self.conns.iter().filter_map(|c| conns.get(*c)).map(|c| c.phase.state()).max();
+        match best {
+            Some(state) => state,
+            None if self.idle_until.is_some() => State::Idle,
+            None => State::Active,
+        }
+    }
+
+    /// Its earliest deadline.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        [self.retry_at, self.idle_until, self.helper.back_by, self.helper.done_by].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,228 @@
+//! Next hops: who they are, and whether and how they are reached.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::index32;
+use crate::io::{Resolution, ResolvedHop};
+
+/// A next hop in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct NhId(pub(crate) u32);
+
+impl NhId {
+    /// No next hop: a local route without a gateway.
+    pub(crate) const NONE: NhId = NhId(0);
+}
+
+/// What an UPDATE says about a next hop: a global address, and for IPv6 maybe the link-local one (RFC 2545 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct NextHopAddr {
+    pub(crate) address: IpAddr,
+    pub(crate) link_local: Option<Ipv6Addr>,
+    /// The gateway of a local route: the kernel uses it already, nobody need ask.
+    pub(crate) local: bool,
+}
+
+impl From<IpAddr> for NextHopAddr {
+    fn from(address: IpAddr) -> Self {
+        NextHopAddr { address, link_local: None, local: false }
+    }
+}
+
+/// How a next hop is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Asked, not answered: not usable yet.
+    Pending,
+    Unreachable,
+    Via {
+        hops: Vec<ResolvedHop>,
+        metric: u32,
+    },
+}
+
+struct Entry {
+    addr: NextHopAddr,
+    state: State,
+    /// Metric while reachable, for the decision process.
+    metric: u32,
+    usable: bool,
+    /// Attribute sets with this next hop.
+    refs: u32,
+}
+
+/// What became known of a next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Another way or cost; still as usable as before.
+    Route,
+    /// It became usable or unusable.
+    Usable,
+}
+
+/// The next hops in use. Entry 0 stands for "none" and is always usable.
+pub(crate) struct NextHops {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    index: HashMap<NextHopAddr, u32, foldhash::fast::FixedState>,
+    /// Ask the shell; otherwise everything is reachable.
+    resolve: bool,
+    /// Whom to start and stop watching, in order.
+    asks: Vec<Ask>,
+}
+
+/// A wish about an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Watch(IpAddr),
+    Forget(IpAddr),
+}
+
+impl NextHops {
+    pub(crate) fn new(resolve: bool) -> Self {
+        let none = Entry {
+            addr: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED).into(),
+            state: State::Unreachable,
+            metric: 0,
+            usable: true,
+            refs: 1,
+        };
+        NextHops {
+            entries: vec![none],
+            free: Vec::new(),
+            index: HashMap::default(),
+            resolve,
+            asks: Vec::new(),
+        }
+    }
+
+    /// The id of a next hop, without a reference: the attribute set that is made with it calls [`NextHops::retain`].
+    pub(crate) fn intern(&mut self, addr: NextHopAddr) -> NhId {
+        if let Some(&i) = self.index.get(&addr) {
+            return NhId(i);
+        }
+        let ask = self.resolve && !addr.local;
+        let entry = Entry { addr, state: State::Pending, metric: 0, usable: !ask, refs: 0 };
+        let i = if let Some(i) = self.free.pop() {
+            self.entries[i as usize] = entry;
+            i
+        } else {
+            self.entries.push(entry);
+            index32(self.entries.len() - 1)
+        };
+        self.index.insert(addr, i);
+        if ask {
+            self.asks.push(Ask::Watch(addr.address));
+        }
+        NhId(i)
+    }
+
+    pub(crate) fn retain(&mut self, id: NhId) {
+        self.entries[id.0 as usize].refs += 1;
+    }
+
+    /// Drops the reference of an attribute set; an unused next hop is forgotten.
+    pub(crate) fn release(&mut self, id: NhId) {
+        let entry = &mut self.entries[id.0 as usize];
+        entry.refs -= 1;
+        if entry.refs == 0 && id != NhId::NONE {
+            self.index.remove(&entry.addr);
+            self.free.push(id.0);
+            if self.resolve && !entry.addr.local {
+                self.asks.push(Ask::Forget(entry.addr.address));
+            }
+        }
+    }
+
+    pub(crate) fn addr(&self, id: NhId) -> NextHopAddr {
+        self.entries[id.0 as usize].addr
+    }
+
+    pub(crate) fn state(&self, id: NhId) -> &State {
+        &self.entries[id.0 as usize].state
+    }
+
+    #[inline]
+    pub(crate) fn usable(&self, id: NhId) -> bool {
+        self.entries[id.0 as usize].usable
+    }
+
+    #[inline]
+    pub(crate) fn metric(&self, id: NhId) -> u32 {
+        self.entries[id.0 as usize].metric
+    }
+
+    /// Takes an answer; returns the next hops with this address and what changed of each.
+    pub(crate) fn on_resolution(&mut self, address: IpAddr, resolution: &Resolution) -> Vec<(NhId, Change)> {
+        let mut changed = Vec::new();
+        if !self.resolve {
+            return changed;
+        }
+        for (i, entry) in self.entries.iter_mut().enumerate().skip(1) {
+            if entry.addr.address != address
+                || entry.addr.local
+                || self.index.get(&entry.addr) != Some(&index32(i))
+            {
+                continue;
+            }
+            let state = match resolution {
+                Resolution::Unreachable => State::Unreachable,
+                Resolution::Via { hops, metric } => {
+                    let mut hops = hops.clone();
+                    hops.sort();
+                    State::Via { hops, metric: *metric }
+                }
+            };
+            if entry.state == state {
+                continue;
+            }
+            let usable = matches!(state, State::Via { .. });
+            let change = if usable == entry.usable { Change::Route } else { Change::Usable };
+            entry.metric = if let State::Via { metric, .. } = &state { *metric } else { 0 };
+            entry.state = state;
+            entry.usable = usable;
+            changed.push((NhId(index32(i)), change));
+        }
+        changed
+    }
+
+    /// Wishes since the last call, less those that cancelled out.
+    pub(crate) fn take_asks(&mut self) -> Vec<Ask> {
+        if self.asks.is_empty() {
+            return Vec::new();
+        }
+        let asks = std::mem::take(&mut self.asks);
+        let wanted = |a: IpAddr| self.index.keys().any(|k| k.address == a && !k.local);
+        let mut seen = std::collections::HashSet::new();
+        asks.iter()
+            .rev()
+            .filter_map(|ask| {
+                let (Ask::Watch(a) | Ask::Forget(a)) = *ask;
+                seen.insert(a).then(|| if wanted(a) { Ask::Watch(a) } else { Ask::Forget(a) })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_next_hop_is_asked_once_and_forgotten_when_unused() {
+        let mut table = NextHops::new(true);
+        let a: IpAddr = "10.0.0.1".parse().unwrap();
+        let id = table.intern(a.into());
+        table.retain(id);
+        assert_eq!(table.intern(a.into()), id);
+        assert_eq!(table.take_asks(), [Ask::Watch(a)]);
+        assert!(!table.usable(id));
+        let via = Resolution::Via { hops: Vec::new(), metric: 7 };
+        assert_eq!(table.on_resolution(a, &via), [(id, Change::Usable)]);
+        assert_eq!(table.on_resolution(a, &via), []);
+        assert_eq!(table.metric(id), 7);
+        table.release(id);
+        assert_eq!(table.take_asks(), [Ask::Forget(a)]);
+    }
+}

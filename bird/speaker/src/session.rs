@@ -1,0 +1,722 @@
+//! Sessions come and go: calls, collisions, OPEN, Established, the end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bird_packet::{Cease, Family, Notification, OpenMessage, PeerKind, encode_keepalive};
+
+use crate::config::PeerConfig;
+use crate::export::verdict::{GroupKey, SourcePeer};
+use crate::fsm::negotiate::{self, Restarting, Terms};
+use crate::fsm::{Happening, Phase, Step, ours_survives, step};
+use crate::io::{ConnId, ConnectError, Dial, DownReason, Event, Output, Time};
+use crate::peer::Peer;
+use crate::rib::decide::PeerRank;
+use crate::rib::net::address_bits;
+use crate::rib::table::PeerIndex;
+use crate::speaker::Speaker;
+use crate::timers::Owner;
+
+/// Hold time before the peer's OPEN is there (RFC 4271 §8.2.2: "a large value").
+const OPEN_HOLD: Duration = Duration::from_mins(4);
+/// First pause after a failed call.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// Longest wait for a call to go through.
+const DIAL_TIME: Duration = Duration::from_secs(5);
+/// Least send hold time (RFC 9687 §4.3).
+const SEND_HOLD: Duration = Duration::from_mins(8);
+
+/// How a session ended, as far as what follows depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The connection went away without a NOTIFICATION.
+    Lost,
+    /// A NOTIFICATION that keeps routes where RFC 8538 was agreed.
+    Notified,
+    /// For good: routes go at once.
+    Hard,
+}
+
+impl Speaker {
+    // ---- calling and being called ----
+
+    pub(crate) fn dial(&mut self, now: Time, index: PeerIndex) {
+        let Some(peer) = self.peer(index) else { return };
+        if !peer.is_called() || !peer.conns.is_empty() || self.stopped {
+            return;
+        }
+        let config = peer.config.clone();
+        let name = peer.name.clone();
+        let remote = SocketAddr::new(config.address, config.port);
+        let at = self.conns.add(index, Phase::Dialing, remote);
+        let timeout = now + DIAL_TIME.max(config.connect_retry);
+        if let Some(c) = self.conns.get_mut(at) {
+            c.dial_at = Some(timeout);
+            let (ttl, min_ttl) = ttl(&config);
+            self.outputs.push_back(Output::Connect(Dial {
+                conn: c.id,
+                peer: name,
+                remote,
+                interface: config.interface.clone(),
+                source: config.source_address,
+                ttl,
+                min_ttl,
+                password: config.password,
+            }));
+        }
+        if let Some(peer) = self.peer_mut(index) {
+            peer.conns.push(at);
+            peer.retry_at = None;
+            peer.since = now;
+        }
+        self.arm_conn(at);
+    }
+
+    pub(crate) fn on_connected(&mut self, now: Time, id: ConnId, local: SocketAddr) {
+        let Some(at) = self.conns.find(id) else { return };
+        if let Some(c) = self.conns.get_mut(at) {
+            c.local = Some(local);
+        }
+        self.happen(now, at, Happening::Connected);
+    }
+
+    pub(crate) fn on_connect_failed(&mut self, now: Time, id: ConnId, reason: ConnectError) {
+        let Some(at) = self.conns.find(id) else { return };
+        let Some(c) = self.conns.get(at) else { return };
+        let (phase, index) = (c.phase, c.peer);
+        self.conns.remove(at);
+        if phase != Phase::Closing {
+            self.forget_conn(index, at);
+            self.call_failed(now, index, DownReason::Connect(reason));
+        }
+    }
+
+    fn call_failed(&mut self, now: Time, index: PeerIndex, reason: DownReason) {
+        self.report_failure(index, reason);
+        let Some(peer) = self.peer_mut(index) else { return };
+        let pause = FIRST_RETRY.saturating_mul(1 << peer.failures.min(16)).min(peer.config.connect_retry);
+        peer.failures = peer.failures.saturating_add(1);
+        peer.since = now;
+        self.retry_in(now, index, pause);
+    }
+
+    /// Calls again after about `pause`, unless there is a session by then.
+    pub(crate) fn retry_in(&mut self, now: Time, index: PeerIndex, pause: Duration) {
+        let at = now + self.jitter.spread(pause);
+        if let Some(peer) = self.peer_mut(index) {
+            peer.retry_at = Some(at);
+        }
+        self.arm_peer(index);
+    }
+
+    /// Finds whose call this is.
+    pub(crate) fn on_accept(
+        &mut self,
+        now: Time,
+        remote: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<ConnId, &'static str> {
+        if self.stopped {
+            return Err("the speaker is stopping");
+        }
+        let index = match self.peer_for_call(remote.ip(), local.ip()) {
+            Ok(index) => index,
+            Err(Some(reason)) => return Err(reason),
+            Err(None) => self.dynamic_peer(now, remote.ip())?,
+        };
+        // A caller that calls again has given up its last call.
+        let stale: Vec<usize> = self
+            .peer(index)
+            .map(|p| p.conns.iter().copied().filter(|c| Some(*c) != p.established).collect())
+            .unwrap_or_default();
+        for at in stale {
+            if self.conns.get(at).is_some_and(|c| !c.outgoing && c.phase != Phase::Established) {
+                self.close_conn(at, None);
+            }
+        }
+        let at = self.conns.add(index, Phase::OpenSent, remote);
+        let Some(peer) = self.peer_mut(index) else { return Err("the peer is gone") };
+        peer.conns.push(at);
+        if let Some(c) = self.conns.get_mut(at) {
+            c.local = Some(local);
+        }
+        self.send_open(now, at);
+        self.conns.get(at).map(|c| c.id).ok_or("the connection is gone")
+    }
+
+    fn peer_for_call(&self, remote: IpAddr, local: IpAddr) -> Result<PeerIndex, Option<&'static str>> {
+        let mut refusal = None;
+        let mut found: Option<&Peer> = None;
+        for peer in self.peers.iter().flatten().filter(|p| p.config.address == remote) {
+            if !peer.is_wanted() {
+                refusal = Some("the peer is disabled");
+            } else if peer.config.source_address.is_some_and(|source| source != local) {
+                refusal = Some("it called another address than this session's source address");
+            } else if found.is_none_or(|f| f.established.is_some() && peer.established.is_none()) {
+                found = Some(peer);
+            }
+        }
+        found.map(|p| p.index).ok_or(refusal)
+    }
+
+    fn dynamic_peer(&mut self, now: Time, remote: IpAddr) -> Result<PeerIndex, &'static str> {
+        let Some((at, range)) =
+            self.config.listen_ranges.iter().enumerate().find(|(_, r)| r.range.contains(&remote))
+        else {
+            return Err("nobody is configured with this address");
+        };
+        let known = self.peers.iter().flatten().filter(|p| p.range == Some(at)).count();
+        if known >= usize::from(range.limit) {
+            return Err("its listen range has as many neighbours as it may");
+        }
+        let config = PeerConfig {
+            name: format!("{}_{remote}", range.template.name),
+            address: remote,
+            passive: true,
+            ..range.template.clone()
+        };
+        let index = self.add_peer(now, config);
+        if let Some(peer) = self.peer_mut(index) {
+            peer.range = Some(at);
+            peer.retry_at = None;
+        }
+        Ok(index)
+    }
+
+    // ---- the state machine at work ----
+
+    /// Something happened to a connection: look it up, do it.
+    pub(crate) fn happen(&mut self, now: Time, at: usize, happening: Happening) {
+        let Some(phase) = self.conns.get(at).map(|c| c.phase) else { return };
+        match step(phase, happening) {
+            Step::SendOpen => self.send_open(now, at),
+            Step::Establish => self.establish(now, at),
+            Step::SendKeepalive => {
+                if let Some(c) = self.conns.get_mut(at) {
+                    c.send(encode_keepalive);
+                    let interval = c.terms.as_ref().and_then(|t| t.keepalive);
+                    c.keepalive_at = interval.map(|i| now + i);
+                }
+                self.signal(at);
+            }
+            Step::HangUp => {
+                let Some(index) = self.conns.get(at).map(|c| c.peer) else { return };
+                self.close_conn(at, None);
+                self.call_failed(now, index, DownReason::Connect(ConnectError::TimedOut));
+            }
+            Step::End(notification) => {
+                // RFC 8538 §4.2: our own hold timer keeps routes like a lost connection.
+                let ending = if notification.code == 4 { Ending::Notified } else { ending_of(&notification) };
+                self.end(now, at, Some(notification), ending);
+            }
+            // These need the message itself: see `receive`.
+            Step::Ignore
+            | Step::Alive
+            | Step::TakeOpen
+            | Step::TakeUpdate
+            | Step::TakeRefresh
+            | Step::TakeNotification => {}
+        }
+    }
+
+    fn send_open(&mut self, now: Time, at: usize) {
+        let Some(index) = self.conns.get(at).map(|c| c.peer) else { return };
+        let Some(peer) = self.peer(index) else { return };
+        let (config, had_session) = (peer.config.clone(), peer.counters.established > 0);
+        let restarting = Restarting {
+            restarted: self.restart.says_restarted(),
+            // While we run, a connection that breaks takes nothing out of the kernel.
+            forwarding_kept: self.restart.forwarding_kept() || had_session,
+        };
+        let open = negotiate::our_open(&config, &self.config.local, restarting);
+        if let Some(c) = self.conns.get_mut(at) {
+            c.phase = Phase::OpenSent;
+            c.dial_at = None;
+            c.hold_at = Some(now + OPEN_HOLD);
+            c.send(|out| open.encode(out));
+        }
+        if let Some(peer) = self.peer_mut(index) {
+            peer.since = now;
+        }
+        self.signal(at);
+        self.arm_conn(at);
+    }
+
+    /// The peer's OPEN came in: judge it, resolve collisions, go to OpenConfirm.
+    pub(crate) fn take_open(&mut self, now: Time, at: usize, open: OpenMessage) -> Result<(), Notification> {
+        let Some(index) = self.conns.get(at).map(|c| c.peer) else { return Ok(()) };
+        let Some(peer) = self.peer(index) else { return Ok(()) };
+        let config = peer.config.clone();
+        let local = self.config.local;
+        negotiate::judge(&config, &local, &open)?;
+        let established = peer.established.filter(|e| *e != at);
+        let others: Vec<usize> = peer.conns.iter().copied().filter(|c| *c != at).collect();
+        // RFC 4271 §6.8, RFC 6286 §2.3: the connection made by the higher (identifier, AS) stays.
+        let ours = ours_survives(
+            local.router_id.to_bits(),
+            config.effective_local_as(&local),
+            open.router_id.to_bits(),
+            open.asn,
+        );
+        let outgoing = self.conns.get(at).is_some_and(|c| c.outgoing);
+        let lost = || Notification::cease(Cease::CollisionResolution);
+        if let Some(old) = established {
+            // A peer that calls again has given up the old connection, and so has one that says it restarted
+            // (RFC 4724 §4.2). Otherwise both calls crossed, and one side was faster.
+            let again = self.conns.get(old).is_some_and(|c| c.outgoing == outgoing);
+            let restarted = negotiate::says_restarted(&open);
+            if !again && !restarted && outgoing != ours {
+                return Err(lost());
+            }
+            self.end(now, old, Some(lost()), Ending::Lost);
+        }
+        for other in others {
+            let Some(c) = self.conns.get(other) else { continue };
+            if c.phase != Phase::OpenConfirm {
+                continue;
+            }
+            if c.outgoing == ours {
+                return Err(lost());
+            }
+            self.close_conn(other, Some(&lost()));
+        }
+        let terms = negotiate::terms(&config, &local, &open);
+        if let Some(c) = self.conns.get_mut(at) {
+            c.phase = Phase::OpenConfirm;
+            c.hold_at = terms.hold.map(|h| now + h);
+            c.keepalive_at = terms.keepalive.map(|k| now + k);
+            c.terms = Some(terms);
+            c.open = Some(open);
+            c.send(encode_keepalive);
+        }
+        self.signal(at);
+        self.arm_conn(at);
+        Ok(())
+    }
+
+    fn establish(&mut self, now: Time, at: usize) {
+        let Some(c) = self.conns.get_mut(at) else { return };
+        c.phase = Phase::Established;
+        let (index, remote, local) = (c.peer, c.remote, c.local);
+        let (Some(terms), Some(open)) = (c.terms.clone(), c.open.clone()) else { return };
+        c.hold_at = terms.hold.map(|h| now + h);
+        let local_config = self.config.local;
+        let Some(peer) = self.peer_mut(index) else { return };
+        let others: Vec<usize> = peer.conns.iter().copied().filter(|o| *o != at).collect();
+        peer.established = Some(at);
+        peer.retry_at = None;
+        peer.idle_until = None;
+        peer.failures = 0;
+        peer.since = now;
+        peer.last_update = now;
+        peer.last_error = None;
+        peer.eor = [false, false];
+        peer.limit_reported = [false, false];
+        peer.error_wait = peer.config.error_wait.0;
+        peer.counters.established += 1;
+        let (name, config, epoch) = (peer.name.clone(), peer.config.clone(), peer.epoch);
+        let chains = peer.export.clone();
+        let stale = peer.helper.stale;
+        for other in others {
+            self.close_conn(other, Some(&Notification::cease(Cease::CollisionResolution)));
+        }
+
+        let internal = terms.ctx.kind == PeerKind::Internal;
+        let rank = PeerRank {
+            external: !internal,
+            router_id: open.router_id.to_bits(),
+            address: address_bits(remote.ip()),
+        };
+        let source = SourcePeer {
+            internal,
+            local_as: config.effective_local_as(&local_config),
+            client: config.route_reflector_client,
+            router_id: open.router_id.to_bits(),
+        };
+        self.set_source(index, rank, source);
+
+        // Helper: what the peer did not keep, or did not bring back, goes now; the rest waits for End-of-RIB.
+        let mut kept = [false, false];
+        for family in Family::ALL {
+            let f = family.index();
+            let came_back = terms.restart.is_some_and(|r| r.families[f] == Some(true));
+            kept[f] = stale[f] && came_back;
+            if stale[f] && !kept[f] {
+                self.purge(index, family, epoch[f], false);
+            }
+        }
+        if let Some(peer) = self.peer_mut(index) {
+            peer.helper.stale = kept;
+            peer.helper.back_by = None;
+            peer.helper.done_by =
+                peer.helper.is_active().then(|| now + peer.config.graceful_restart.stale_time);
+        }
+
+        for family in Family::ALL {
+            if terms.ctx.family(family).enabled {
+                let key = self.group_key(&config, &terms, family, local, chains[family.index()].clone());
+                // RFC 4724 §2: the marker is worth sending to everybody, it tells that the initial table is complete.
+                let joined = match family {
+                    Family::Ipv4Unicast => self.v4.join(key, index, now),
+                    Family::Ipv6Unicast => self.v6.join(key, index, now),
+                };
+                if let Some(peer) = self.peer_mut(index) {
+                    peer.groups[family.index()] = Some(joined);
+                }
+            }
+        }
+        self.signal(at);
+        self.arm_conn(at);
+        self.arm_peer(index);
+        self.event(Event::Up { peer: name, peer_as: open.asn, router_id: open.router_id });
+        self.check_restart(now);
+    }
+
+    /// What the bytes sent on a session depend on.
+    pub(crate) fn group_key(
+        &self,
+        config: &PeerConfig,
+        terms: &Terms,
+        family: Family,
+        local: Option<SocketAddr>,
+        chain: Arc<crate::policy::eval::Chain>,
+    ) -> GroupKey {
+        let me = self.config.local;
+        let mut ctx = terms.ctx;
+        ctx.peer_as = 0;
+        ctx.enforce_first_as = false;
+        ctx.reject_as_sets = false;
+        for f in Family::ALL {
+            ctx.family_mut(f).add_path_rx = false;
+            if f != family {
+                *ctx.family_mut(f) = bird_packet::FamilyContext::default();
+            }
+        }
+        let local = local.map(|l| l.ip());
+        let v4 = config.next_hop_v4.or(match local {
+            Some(IpAddr::V4(a)) => Some(a),
+            _ => None,
+        });
+        let v6 = config.next_hop_v6.or(match local {
+            Some(IpAddr::V6(a)) => Some(a),
+            _ => None,
+        });
+        GroupKey {
+            ctx,
+            internal: terms.ctx.kind == PeerKind::Internal,
+            local_as: config.effective_local_as(&me),
+            client: config.route_reflector_client,
+            cluster_id: config.cluster_id.or(me.cluster_id).unwrap_or(me.router_id).to_bits(),
+            next_hop: config.next_hop,
+            self_v4: v4,
+            self_v6: v6,
+            scope: config.export_scope,
+            remove_private_as: config.remove_private_as,
+            graceful_shutdown: config.graceful_shutdown,
+            llgr: false,
+            chain,
+        }
+    }
+
+    fn set_source(&mut self, index: PeerIndex, rank: PeerRank, source: SourcePeer) {
+        let at = usize::from(index);
+        if at >= self.core.ranks.len() {
+            self.core.ranks.resize(at + 1, PeerRank::default());
+            self.core.sources.resize(at + 1, SourcePeer::default());
+        }
+        let before = self.core.ranks[at];
+        self.core.ranks[at] = rank;
+        self.core.sources[at] = source;
+        let same = (before.external, before.router_id, before.address)
+            == (rank.external, rank.router_id, rank.address);
+        if !same {
+            // Paths kept from an earlier session rank by who the peer is now.
+            if self.v4.received_from(index) > 0 {
+                self.v4.redecide_all(&self.core);
+            }
+            if self.v6.received_from(index) > 0 {
+                self.v6.redecide_all(&self.core);
+            }
+        }
+    }
+
+    // ---- the end ----
+
+    pub(crate) fn on_closed(&mut self, now: Time, id: ConnId, reason: String) {
+        let Some(at) = self.conns.find(id) else { return };
+        let Some(c) = self.conns.get(at) else { return };
+        let (phase, index) = (c.phase, c.peer);
+        match phase {
+            Phase::Closing => {}
+            Phase::Dialing => {
+                self.forget_conn(index, at);
+                self.call_failed(now, index, DownReason::Closed(reason));
+            }
+            Phase::OpenSent | Phase::OpenConfirm | Phase::Established => {
+                self.lose(now, at, DownReason::Closed(reason), Ending::Lost, None);
+            }
+        }
+        self.conns.remove(at);
+    }
+
+    /// Ends a connection from our side, with a NOTIFICATION if there is something to say.
+    pub(crate) fn end(&mut self, now: Time, at: usize, notification: Option<Notification>, ending: Ending) {
+        let reason = match &notification {
+            Some(n) => DownReason::Sent(n.to_string()),
+            None => DownReason::Closed("the peer connected anew".into()),
+        };
+        let code = notification.as_ref().map(|n| (n.code, n.subcode));
+        self.lose(now, at, reason, ending, code);
+        let agreed = self.conns.get(at).and_then(|c| c.terms.as_ref()).and_then(|t| t.restart);
+        let hard = ending == Ending::Hard && agreed.is_some_and(|r| r.notification);
+        let notification = if hard { notification.map(Notification::into_hard_reset) } else { notification };
+        self.close_conn(at, notification.as_ref());
+    }
+
+    /// What follows from the loss of a connection, whoever ended it. The connection itself is the caller's.
+    pub(crate) fn lose(
+        &mut self,
+        now: Time,
+        at: usize,
+        reason: DownReason,
+        ending: Ending,
+        code: Option<(u8, u8)>,
+    ) {
+        let Some(index) = self.conns.get(at).map(|c| c.peer) else { return };
+        self.forget_conn(index, at);
+        let Some(peer) = self.peer_mut(index) else { return };
+        peer.since = now;
+        let was_established = peer.established == Some(at);
+        if was_established {
+            peer.counters.flaps += 1;
+            peer.last_error = Some(reason.clone());
+            let name = peer.name.clone();
+            self.event(Event::Down { peer: name, reason: reason.clone() });
+            self.leave_session(now, index, at, ending);
+        } else {
+            self.report_failure(index, reason.clone());
+        }
+        self.recover(now, index, code, was_established);
+    }
+
+    /// Routes of a session that was Established: gone, or kept as stale.
+    fn leave_session(&mut self, now: Time, index: PeerIndex, at: usize, ending: Ending) {
+        let restart = self.conns.get(at).and_then(|c| c.terms.as_ref()).and_then(|t| t.restart);
+        let Some(peer) = self.peer_mut(index) else { return };
+        peer.established = None;
+        peer.epoch.iter_mut().for_each(|e| *e = e.wrapping_add(1));
+        let (epoch, groups, before) = (peer.epoch, peer.groups, peer.helper.stale);
+        peer.groups = [None, None];
+        let mut stale = [false, false];
+        for family in Family::ALL {
+            let f = family.index();
+            if let Some((group, member)) = groups[f] {
+                match family {
+                    Family::Ipv4Unicast => self.v4.leave_group(&mut self.core, group, member),
+                    Family::Ipv6Unicast => self.v6.leave_group(&mut self.core, group, member),
+                }
+            }
+            stale[f] = restart.is_some_and(|r| {
+                let gentle = ending == Ending::Lost || (ending == Ending::Notified && r.notification);
+                gentle && r.families[f].is_some() && !r.time.is_zero()
+            });
+            if !stale[f] {
+                self.purge(index, family, epoch[f], false);
+            } else if before[f] {
+                // RFC 4724 §4.2: a second restart before the end of the first takes what was stale already.
+                self.purge(index, family, epoch[f], true);
+            }
+        }
+        if let Some(peer) = self.peer_mut(index) {
+            peer.helper.stale = stale;
+            peer.helper.done_by = None;
+            peer.helper.back_by =
+                peer.helper.is_active().then(|| now + restart.map_or(Duration::ZERO, |r| r.time));
+        }
+        self.arm_peer(index);
+        self.check_restart(now);
+    }
+
+    /// When to try again.
+    fn recover(&mut self, now: Time, index: PeerIndex, code: Option<(u8, u8)>, was_established: bool) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        if peer.range.is_some() {
+            if peer.conns.is_empty() && !peer.helper.is_active() {
+                self.remove_peer(now, index);
+            }
+            return;
+        }
+        if !peer.is_wanted() {
+            return;
+        }
+        // The other connection of a collision is the session; a session that broke is tried again at once.
+        let collision = Some((6, Cease::CollisionResolution as u8));
+        if code == collision || (code.is_none() && was_established) {
+            self.retry_in(now, index, FIRST_RETRY);
+            return;
+        }
+        if code.is_none() {
+            let pause = FIRST_RETRY.saturating_mul(1 << peer.failures.min(16)).min(peer.config.connect_retry);
+            peer.failures = peer.failures.saturating_add(1);
+            self.retry_in(now, index, pause);
+            return;
+        }
+        let wait = peer.error_wait;
+        let wait = self.jitter.spread(wait);
+        if let Some(peer) = self.peer_mut(index) {
+            peer.error_wait = (peer.error_wait * 2).min(peer.config.error_wait.1);
+            peer.idle_until = Some(now + wait);
+            peer.retry_at = None;
+        }
+        self.arm_peer(index);
+    }
+
+    /// Says why it does not come up, when that is news.
+    fn report_failure(&mut self, index: PeerIndex, reason: DownReason) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        if peer.last_error.as_ref() == Some(&reason) {
+            return;
+        }
+        peer.last_error = Some(reason.clone());
+        let name = peer.name.clone();
+        self.event(Event::Failed { peer: name, reason });
+    }
+
+    /// Closes a connection; what is queued for it still goes out.
+    pub(crate) fn close_conn(&mut self, at: usize, notification: Option<&Notification>) {
+        let Some(c) = self.conns.get_mut(at) else { return };
+        if c.phase == Phase::Closing {
+            return;
+        }
+        let dialing = c.phase == Phase::Dialing;
+        let (id, index) = (c.id, c.peer);
+        c.close(notification.filter(|_| !dialing));
+        let nothing_left = c.control.is_empty();
+        self.outputs.push_back(Output::Close(id));
+        self.forget_conn(index, at);
+        if nothing_left || dialing {
+            self.conns.remove(at);
+        }
+    }
+
+    fn forget_conn(&mut self, index: PeerIndex, at: usize) {
+        if let Some(peer) = self.peer_mut(index) {
+            peer.conns.retain(|c| *c != at);
+        }
+    }
+
+    pub(crate) fn purge(&mut self, index: PeerIndex, family: Family, keep: u8, keep_previous: bool) {
+        match family {
+            Family::Ipv4Unicast => self.v4.purge(index, keep, keep_previous),
+            Family::Ipv6Unicast => self.v6.purge(index, keep, keep_previous),
+        }
+    }
+
+    // ---- clocks ----
+
+    pub(crate) fn arm_conn(&mut self, at: usize) {
+        if let Some(c) = self.conns.get_mut(at)
+            && let Some(deadline) = c.deadline()
+            && c.armed.is_none_or(|armed| deadline < armed)
+        {
+            c.armed = Some(deadline);
+            self.timers.push(deadline, Owner::Conn(at));
+        }
+    }
+
+    pub(crate) fn arm_peer(&mut self, index: PeerIndex) {
+        if let Some(peer) = self.peer_mut(index)
+            && let Some(deadline) = peer.deadline()
+            && peer.armed.is_none_or(|armed| deadline < armed)
+        {
+            peer.armed = Some(deadline);
+            self.timers.push(deadline, Owner::Peer(index));
+        }
+    }
+
+    pub(crate) fn arm_send_hold(&mut self, now: Time, at: usize) {
+        let Some(c) = self.conns.get(at) else { return };
+        if c.phase != Phase::Established {
+            return;
+        }
+        let hold = c.terms.as_ref().and_then(|t| t.hold);
+        let wanted = self.peer(c.peer).and_then(|p| p.config.send_hold);
+        let time = wanted.map(|t| if t.is_zero() { SEND_HOLD.max(hold.unwrap_or_default() * 2) } else { t });
+        if let Some(c) = self.conns.get_mut(at) {
+            c.send_hold_at = time.map(|t| now + t);
+        }
+        self.arm_conn(at);
+    }
+
+    pub(crate) fn on_conn_timer(&mut self, now: Time, armed: Time, at: usize) {
+        let Some(c) = self.conns.get_mut(at).filter(|c| c.armed == Some(armed)) else { return };
+        c.armed = None;
+        let due = |t: Option<Time>| t.is_some_and(|t| t <= now);
+        let (dial, hold) = (due(c.dial_at), due(c.hold_at));
+        let (send_hold, keepalive) = (due(c.send_hold_at), due(c.keepalive_at));
+        if dial {
+            self.happen(now, at, Happening::DialTimer);
+        } else if hold {
+            self.happen(now, at, Happening::HoldTimer);
+        } else if send_hold {
+            self.happen(now, at, Happening::SendHoldTimer);
+        } else if keepalive {
+            self.happen(now, at, Happening::KeepaliveTimer);
+        }
+        self.arm_conn(at);
+    }
+
+    pub(crate) fn on_peer_timer(&mut self, now: Time, armed: Time, index: PeerIndex) {
+        let Some(peer) = self.peer_mut(index).filter(|p| p.armed == Some(armed)) else { return };
+        peer.armed = None;
+        let due = |t: Option<Time>| t.is_some_and(|t| t <= now);
+        let (idle, retry) = (due(peer.idle_until), due(peer.retry_at));
+        let (back, done) = (due(peer.helper.back_by), due(peer.helper.done_by));
+        if idle {
+            peer.idle_until = None;
+            peer.held_down = false;
+            peer.since = now;
+        }
+        if retry {
+            peer.retry_at = None;
+        }
+        if back || done {
+            self.end_help(now, index);
+        }
+        if idle || retry {
+            self.dial(now, index);
+        }
+        self.arm_peer(index);
+    }
+
+    /// The peer did not come back in time, or did not tell everything in time: what is stale goes.
+    fn end_help(&mut self, now: Time, index: PeerIndex) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        let (stale, epoch) = (peer.helper.stale, peer.epoch);
+        peer.helper = crate::peer::Helper::default();
+        let gone = peer.range.is_some() && peer.conns.is_empty();
+        for family in Family::ALL {
+            let f = family.index();
+            if stale[f] {
+                self.purge(index, family, epoch[f], false);
+            }
+        }
+        if gone {
+            self.remove_peer(now, index);
+        }
+    }
+}
+
+/// TTL of what we send, and the least that we take (RFC 5082).
+fn ttl(config: &PeerConfig) -> (u8, u8) {
+    match config.ttl_security {
+        Some(hops) => (255, 255 - hops.max(1) + 1),
+        None => (config.multihop, 0),
+    }
+}
+
+/// Whether a NOTIFICATION keeps routes where RFC 8538 was agreed.
+pub(crate) fn ending_of(notification: &Notification) -> Ending {
+    if notification.is_hard_reset() { Ending::Hard } else { Ending::Notified }
+}

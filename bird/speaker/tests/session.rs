@@ -1,0 +1,197 @@
+//! Sessions of two speakers on a fake clock: coming up, collisions, clocks, ends.
+
+mod harness;
+
+use bird_speaker::config::Families;
+use bird_speaker::fsm::State;
+use bird_speaker::io::Command;
+use bird_speaker::{Config, Event, Input, PeerConfig};
+use harness::{World, blackhole, config, millis, net, peer, secs};
+
+/// Node `n` of AS `asn` with one peer and a route of its own.
+fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
+    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, asn) }
+}
+
+fn pair() -> World {
+    World::of(vec![node(0, 65000, vec![peer(1, 65001)]), node(1, 65001, vec![peer(0, 65000)])])
+}
+
+#[test]
+fn two_that_call_each_other_at_once_have_one_session() {
+    for latency in [0, 1, 5, 50] {
+        let mut world = pair();
+        world.latency = millis(latency);
+        world.run(secs(3));
+        assert!(world.up(0, 1) && world.up(1, 0), "latency {latency}");
+        assert_eq!(world.heard_prefixes(0, 1), ["10.65.1.0/26"]);
+        assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26"]);
+        let downs = world.nodes.iter().flat_map(|n| &n.events).filter(|e| matches!(e, Event::Down { .. }));
+        assert_eq!(downs.count(), 0, "no session was up and lost, latency {latency}");
+        world.run(secs(600));
+        assert!(world.up(0, 1) && world.up(1, 0));
+    }
+}
+
+#[test]
+fn messages_may_be_cut_anywhere() {
+    for segment in [1, 2, 18, 19, 20, 23] {
+        let mut world = pair();
+        world.segment = segment;
+        world.run(secs(2));
+        assert_eq!(world.heard_prefixes(0, 1), ["10.65.1.0/26"], "segments of {segment}");
+    }
+}
+
+#[test]
+fn the_passive_side_waits() {
+    let mut world = World::of(vec![
+        node(0, 65000, vec![PeerConfig { passive: true, ..peer(1, 65000) }]),
+        node(1, 65000, vec![PeerConfig { passive: true, ..peer(0, 65000) }]),
+    ]);
+    world.run(secs(60));
+    assert_eq!(world.state(0, 1), State::Active);
+    let active = node(1, 65000, vec![peer(0, 65000)]);
+    let diff = world.configure(1, active);
+    assert!(diff.reset.is_empty());
+    world.until(secs(1), "session", |w| w.up(0, 1));
+}
+
+#[test]
+fn a_mesh_that_starts_node_by_node_is_up_within_a_second_of_the_last() {
+    let count = 12;
+    let configs: Vec<Config> = (0..count)
+        .map(|n| {
+            let peers = (0..count)
+                .filter(|p| *p != n)
+                .map(|p| PeerConfig { passive: p > n, ..peer(p, 64512) })
+                .collect();
+            node(n, 64512, peers)
+        })
+        .collect();
+    let mut world = World::new();
+    for _ in 0..count {
+        world.add_absent();
+    }
+    for (n, config) in configs.into_iter().enumerate().rev() {
+        world.start(n, config, bird_speaker::Start::default());
+        world.run(millis(37));
+    }
+    let all = |w: &World| (0..count).all(|n| (0..count).all(|p| n == p || w.up(n, p)));
+    let took = world.until(secs(1), "full mesh", all);
+    world.run(millis(50));
+    for n in 0..count {
+        assert_eq!(world.best(n).len(), count, "node {n} after {took:?}");
+        assert_eq!(world.nodes[n].fib.len(), count);
+    }
+}
+
+#[test]
+fn a_dead_peer_is_noticed_by_the_hold_timer_and_found_again() {
+    let quick = |p: PeerConfig| PeerConfig { hold_time: 3, ..p };
+    let one = node(1, 65001, vec![quick(peer(0, 65000))]);
+    let mut world = World::of(vec![node(0, 65000, vec![quick(peer(1, 65001))]), one.clone()]);
+    world.until(secs(1), "session", |w| w.up(0, 1));
+    world.run(secs(30));
+    assert!(world.up(0, 1), "keepalives hold it");
+    world.vanish(1);
+    let took = world.until(secs(4), "hold timer", |w| !w.up(0, 1));
+    assert!(took >= secs(2), "{took:?}");
+    world.run(secs(100));
+    world.start(1, one, bird_speaker::Start::default());
+    world.until(secs(11), "session again", |w| w.up(0, 1));
+}
+
+#[test]
+fn a_wrong_as_is_told_once_and_tried_again_slowly() {
+    let mut world =
+        World::of(vec![node(0, 65000, vec![peer(1, 65009)]), node(1, 65001, vec![peer(0, 65000)])]);
+    world.run(secs(120));
+    assert!(!world.up(0, 1));
+    let failures: Vec<String> = world.nodes[0]
+        .events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Failed { reason, .. } => Some(reason.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert!(failures.iter().any(|f| f.contains("Bad Peer AS")), "{failures:?}");
+    assert!(failures.len() < 40, "{}", failures.len());
+}
+
+#[test]
+fn a_peer_that_reads_nothing_is_let_go() {
+    let mut one =
+        node(0, 65000, vec![PeerConfig { send_hold: Some(secs(20)), hold_time: 0, ..peer(1, 65001) }]);
+    let mut world =
+        World::of(vec![one.clone(), node(1, 65001, vec![PeerConfig { hold_time: 0, ..peer(0, 65000) }])]);
+    world.until(secs(1), "session", |w| w.up(0, 1));
+    world.run(secs(1));
+    world.nodes[1].deaf = true;
+    one.originated.push(blackhole("10.66.0.0/16"));
+    world.configure(0, one.clone());
+    world.run(secs(1));
+    one.originated.push(blackhole("10.67.0.0/16"));
+    world.configure(0, one);
+    world.run(secs(18));
+    assert!(world.up(0, 1));
+    world.run(secs(3));
+    assert!(!world.up(0, 1), "RFC 9687");
+}
+
+#[test]
+fn both_families_run_on_one_session_and_one_family_on_each() {
+    let both = Families { ipv4: true, ipv6: true };
+    let dual = |n: usize, p: PeerConfig| {
+        let mut c = node(
+            n,
+            64512,
+            vec![PeerConfig {
+                families: both,
+                next_hop_v6: Some(format!("fd20::{}", n + 1).parse().unwrap()),
+                ..p
+            }],
+        );
+        c.originated.push(blackhole(&format!("fd65:{n}::/64")));
+        c
+    };
+    let mut world = World::of(vec![dual(0, peer(1, 64512)), dual(1, peer(0, 64512))]);
+    world.run(secs(2));
+    assert_eq!(world.heard_prefixes(0, 1), ["10.65.1.0/26", "fd65:1::/64"]);
+    let v6 = world.heard(0, 1).into_iter().find(|r| r.prefix == net("fd65:1::/64")).unwrap();
+    assert_eq!(v6.next_hop, Some("fd20::2".parse().unwrap()));
+}
+
+#[test]
+fn an_operator_may_reset_a_session() {
+    let mut world = pair();
+    world.until(secs(1), "session", |w| w.up(0, 1));
+    world.handle(0, Input::Command(Command::Reset { peer: "n1".into() }));
+    world.run(millis(5));
+    assert!(!world.up(0, 1));
+    world.until(secs(3), "session again", |w| w.up(0, 1) && w.up(1, 0));
+    world.run(secs(1));
+    assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26"]);
+}
+
+#[test]
+fn strangers_are_refused_and_ranges_welcome_them() {
+    let mut world = World::of(vec![node(0, 65000, vec![]), node(1, 65001, vec![peer(0, 65000)])]);
+    world.run(secs(5));
+    assert!(!world.up(1, 0));
+    assert!(world.nodes[0].events.iter().any(|e| matches!(e, Event::Refused { .. })));
+    let mut open = node(0, 65000, vec![]);
+    open.listen_ranges.push(bird_speaker::config::ListenRange {
+        range: net("10.20.0.0/24"),
+        template: PeerConfig { name: "dynamic".into(), remote_as: 65001, ..PeerConfig::default() },
+        limit: 4,
+    });
+    world.configure(0, open);
+    world.until(secs(6), "session", |w| w.up(1, 0));
+    world.run(millis(100));
+    assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26"]);
+    world.kill(1);
+    world.run(secs(200));
+    assert!(world.nodes[0].speaker.as_ref().unwrap().peer_views().is_empty(), "it goes with its session");
+}
