@@ -258,6 +258,21 @@ async fn in_sync_comes_after_all_that_was_there() {
 }
 
 #[tokio::test]
+async fn overlapping_prefixes_are_told_once() {
+    let (store, faults) = faulty();
+    put(&*store, "/a/b/1", "v").await;
+    let prefixes = ["/a/b/", "/a/", "/a/", "/a/c"];
+    let mut follower = Follower::start_with(store.clone(), &prefixes, quick_audits());
+    follower.until("connected", SOON, |f| f.in_sync == 1 && f.connected()).await;
+    put(&*store, "/a/b/2", "v").await;
+    put(&*store, "/a/c", "v").await;
+    follower.until("all", SOON, |f| f.state.len() == 3).await;
+    follower.idle(Duration::from_millis(700)).await;
+    assert_eq!(follower.updates.len(), 3);
+    assert_eq!(faults.lists.load(Ordering::SeqCst), 1, "audits agree");
+}
+
+#[tokio::test]
 async fn a_slow_consumer_gets_the_latest_of_each_key() {
     let (store, _) = faulty();
     let mut follower = Follower::start(store.clone(), &["/"]);

@@ -70,6 +70,7 @@ impl Worker {
         options: SyncOptions,
         shared: Arc<Shared>,
     ) -> Worker {
+        let prefixes = without_overlap(prefixes);
         Worker {
             resume: vec![0; prefixes.len()],
             store,
@@ -148,7 +149,6 @@ impl Worker {
         }
         loop {
             let batch = tokio::select! {
-                biased;
                 batch = watch.next() => Some(batch?),
                 turn = self.audit.wake() => {
                     match turn {
@@ -387,6 +387,13 @@ impl Audit {
             seen.push((prefix, rev, delta));
         }
     }
+}
+
+/// Drops each prefix that another one covers: what lies under both would be told twice.
+fn without_overlap(mut prefixes: Vec<String>) -> Vec<String> {
+    prefixes.sort();
+    prefixes.dedup_by(|later, kept| later.starts_with(kept.as_str()));
+    prefixes
 }
 
 /// `span` shortened by a random part of at most `share`, so that nodes do not move in step.
