@@ -103,8 +103,11 @@ pub(super) fn create_private(path: &Path, notify: &Path) -> io::Result<File> {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
             Ok(_) => {}
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
-                let mode = std::fs::metadata(file)?.permissions().mode();
-                if mode & 0o077 != 0 {
+                let meta = std::fs::metadata(file)?;
+                if !meta.is_file() {
+                    return Err(io::Error::other(format!("{} is not a file", file.display())));
+                }
+                if meta.permissions().mode() & 0o077 != 0 {
                     std::fs::set_permissions(file, Permissions::from_mode(0o600))?;
                 }
             }
