@@ -27,6 +27,8 @@ pub struct Calc {
     dirty: BTreeSet<WepId>,
     notices: Vec<Notice>,
     told: BTreeMap<WepId, Desired>,
+    /// Which link the kernel had for an address when this life began.
+    adopted: BTreeMap<IpAddr, String>,
     config_told: bool,
     recheck: bool,
 }
@@ -93,11 +95,18 @@ impl Calc {
             dirty: BTreeSet::new(),
             notices: Vec::new(),
             told: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             config_told: false,
             recheck: false,
         };
         calc.reconfigure();
         calc
+    }
+
+    /// The links that carry an address already, as an earlier life left them in the kernel: a restart decides between
+    /// equal claims as that life did. Call it before the first [`Calc::poll`].
+    pub fn adopt(&mut self, holders: BTreeMap<IpAddr, String>) {
+        self.adopted = holders;
     }
 
     /// The prefixes of the datastore that the calculation reads.
@@ -291,8 +300,8 @@ impl Calc {
         Desired { name: record.name.clone(), workload, problem }
     }
 
-    /// Who has an address: an owner of its link before a shadowed endpoint, then the older object (the incumbent,
-    /// told from what is stored so that a restart decides alike), then the smaller identity.
+    /// Who has an address: an owner of its link before a shadowed endpoint, then the older object, of equally old
+    /// ones who has it already, then the smaller identity.
     fn owner_of_address(&self, address: IpAddr) -> Option<&WepId> {
         self.claims.on_address(address).min_by_key(|id| {
             let record = self.records.get(id);
@@ -300,8 +309,15 @@ impl Calc {
             let shadowed = self.claims.owner_of_iface(iface) != Some(id);
             let created = record.map_or("", |r| r.checked.created.as_str());
             // No date is younger than any date.
-            (shadowed, created.is_empty(), created, *id)
+            (shadowed, created.is_empty(), created, !self.has_already(id, iface, address), *id)
         })
+    }
+
+    fn has_already(&self, id: &WepId, iface: &str, address: IpAddr) -> bool {
+        match self.told.get(id).and_then(|told| told.workload.as_ref()) {
+            Some(workload) => workload.addresses.contains(&address),
+            None => self.adopted.get(&address).is_some_and(|holder| holder == iface),
+        }
     }
 
     fn name_of(&self, id: &WepId) -> String {

@@ -292,6 +292,35 @@ fn one_address_belongs_to_the_older_object() {
 }
 
 #[test]
+fn of_equally_old_objects_the_incumbent_keeps_the_address_also_over_a_restart() {
+    let (a, z) = (wep("n1", "a", 1, "calia", &["10.0.0.1"]), wep("n1", "z", 1, "caliz", &["10.0.0.1"]));
+    let holder = |told: &Told| {
+        let with = told.endpoints.iter().filter(|(_, d)| d.workload.is_some());
+        with.map(|(id, _)| id.workload.clone()).collect::<Vec<_>>()
+    };
+    for (first, second) in [(&a, &z), (&z, &a)] {
+        let mut calc = Calc::new("n1", BTreeMap::new());
+        let mut told = Told::default();
+        calc.on_update(&p4().0, Some(p4().1.as_bytes()));
+        for (key, value) in [first, second] {
+            calc.on_update(key, Some(value.as_bytes()));
+            told.poll(&mut calc);
+        }
+        let pod = if first == &a { "default/a" } else { "default/z" };
+        assert_eq!(holder(&told), [pod]);
+        let mut calc = Calc::new("n1", BTreeMap::new());
+        let mut told = Told::default();
+        let iface = if first == &a { "calia" } else { "caliz" };
+        calc.adopt(BTreeMap::from([("10.0.0.1".parse().unwrap(), iface.to_owned())]));
+        for (key, value) in [&p4(), &a, &z] {
+            calc.on_update(key, Some(value.as_bytes()));
+        }
+        told.poll(&mut calc);
+        assert_eq!(holder(&told), [pod], "after a restart");
+    }
+}
+
+#[test]
 fn pools_and_configuration_are_obeyed_whenever_they_come() {
     let a = wep("n1", "a", 1, "calia", &["10.0.0.1", "fd00::1"]);
     let t = wep("n1", "t", 1, "tapt", &["10.0.0.2"]);

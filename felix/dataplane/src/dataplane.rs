@@ -1,6 +1,7 @@
 //! The dataplane of this node: what should be, what is, and the pass that makes them one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use caracal_netlink::{Error, Event, Groups, Monitor, MonitorConfig, Netlink, proto};
@@ -191,6 +192,14 @@ impl Dataplane {
         let wanted =
             |index: &u32| self.links.name_of(*index).is_some_and(|name| self.by_iface.contains_key(name));
         Census { present: links.len(), unwanted: links.iter().filter(|index| !wanted(index)).count() }
+    }
+
+    /// Which link carries which address by a route of ours.
+    pub fn holders(&self) -> BTreeMap<IpAddr, String> {
+        let carried = self.routes.carried(self.config.route_protocol);
+        carried
+            .filter_map(|(address, index)| Some((address, self.links.name_of(index)?.to_owned())))
+            .collect()
     }
 
     /// Waits for news from the kernel; the next pass heeds them. Losing the future loses no news.

@@ -110,16 +110,18 @@ impl Neighbours {
             })
             .collect();
         let failed: BTreeMap<usize, Errno> = netlink.apply(&requests).into_iter().collect();
+        let mut failures = 0;
         for (at, step) in steps.into_iter().enumerate() {
             self.released.remove(&step.key);
             let gone = matches!(failed.get(&at), Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO));
             if !failed.contains_key(&at) || (gone && matches!(step.change, Change::Delete(_))) {
                 self.delta.applied(step);
             } else {
+                failures += 1;
                 self.delta.failed(&step.key, now);
             }
         }
-        (requests.len(), failed.len())
+        (requests.len(), failures)
     }
 }
 

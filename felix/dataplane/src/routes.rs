@@ -104,6 +104,12 @@ impl Routes {
         ours.flat_map(|(_, route)| route.hops.iter().map(|hop| hop.ifindex)).collect()
     }
 
+    /// Addresses with a route of ours in the kernel, and the link that each leads over.
+    pub(crate) fn carried(&self, protocol: u8) -> impl Iterator<Item = (IpAddr, u32)> {
+        let ours = self.delta.all_actual().filter(move |(_, route)| route.proto == protocol);
+        ours.filter_map(|((dst, _), route)| Some((dst.addr(), route.hops.first()?.ifindex)))
+    }
+
     /// Addresses with a route of ours over a link that nobody wants there.
     pub(crate) fn stale_on(&self, ifindex: u32, protocol: u8) -> Vec<IpAddr> {
         let keys = self.by_link.get(&ifindex).into_iter().flatten();
