@@ -34,7 +34,7 @@ pub fn apply_value(kind: &str, object: &mut Value) {
         "IPPool" => pool(object, true),
         "Tier" => tier(object),
         "GlobalNetworkPolicy" | "NetworkPolicy" | "StagedGlobalNetworkPolicy" | "StagedNetworkPolicy" => {
-            policy(object)
+            policy(object);
         }
         "WorkloadEndpoint" => workload(object),
         _ => {}
@@ -53,6 +53,13 @@ pub fn from_storage(kind: &str, object: &mut Value) {
         "IPPool" => pool(object, false),
         _ if is_policy(kind) => policy_from_storage(object),
         _ => {}
+    }
+}
+
+/// The same for the members of a list, where clients fill in a little more.
+pub fn from_storage_list(kind: &str, object: &mut Value) {
+    if kind == "Tier" {
+        tier(object);
     }
 }
 
@@ -91,7 +98,9 @@ fn fill(fields: &[Field], object: &mut Value) {
         match (&field.shape, map.get_mut(field.name)) {
             (Shape::Record(inner), Some(value)) => fill(inner, value),
             (Shape::List(Shape::Record(inner)), Some(Value::Array(items))) => {
-                items.iter_mut().for_each(|item| fill(inner, item));
+                for item in items {
+                    fill(inner, item);
+                }
             }
             _ => {}
         }

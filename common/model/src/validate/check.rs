@@ -56,8 +56,8 @@ fn member<'v>(rule: &Rule, value: Option<&'v Value>, path: &str) -> (String, Opt
         Rule::EachOneOf(words) => &move |s| !words.contains(&s),
         _ => return (path.to_owned(), value),
     };
-    let items = value.and_then(Value::as_array).into_iter().flatten().enumerate();
-    match items.filter(|(_, v)| v.as_str().is_some_and(bad)).next() {
+    let mut items = value.and_then(Value::as_array).into_iter().flatten().enumerate();
+    match items.find(|(_, v)| v.as_str().is_some_and(bad)) {
         Some((i, item)) => (format!("{path}[{i}]"), Some(item)),
         None => (path.to_owned(), value),
     }

@@ -15,7 +15,7 @@ pub enum DecodeError {
     #[error("unknown kind '{0}'")]
     Kind(String),
     /// A field that the kind does not have.
-    #[error("field in document is not recognized or is in the wrong location: {field} (at {path}){}", hint(.meant))]
+    #[error("field in document is not recognized or is in the wrong location: {field} (at {path}){}", hint(.meant.as_deref()))]
     UnknownField {
         /// Where it stands.
         path: String,
@@ -42,7 +42,7 @@ pub enum DecodeError {
     },
 }
 
-fn hint(meant: &Option<&'static str>) -> String {
+fn hint(meant: Option<&str>) -> String {
     meant.map_or_else(String::new, |name| format!("; did you mean {name}?"))
 }
 
@@ -323,7 +323,7 @@ pub fn go_float(number: f64) -> String {
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
     // Go writes an exponent below 1e-04 and from 1e+06 on, as %g with its default precision of six decides.
-    if number != 0.0 && (exponent < -4 || exponent >= 6) {
+    if number != 0.0 && !(-4..6).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
         format!("{mantissa}e{sign}{:02}", exponent.abs())
     } else {
@@ -413,7 +413,7 @@ fn wrong(path: &str, value: &Value, reason: &str) -> DecodeError {
 /// The field whose name is closest, if it is close enough to be a slip of the keyboard.
 fn nearest(fields: &'static [Field], name: &str) -> Option<&'static str> {
     let fold =
-        |s: &str| s.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase();
+        |s: &str| s.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let wanted = fold(name);
     let close = |f: &&Field| distance(&fold(f.name), &wanted);
     fields.iter().min_by_key(close).filter(|f| close(f) <= 2 && close(f) < wanted.len()).map(|f| f.name)

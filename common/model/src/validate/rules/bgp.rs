@@ -44,7 +44,11 @@ pub(super) fn peer(object: &mut Object<'_>) {
                 );
             }
             None => {
-                object.fail_if(!on("peerIP"), "reachableBy", "reachableBy must be empty when peerIP is empty")
+                object.fail_if(
+                    !on("peerIP"),
+                    "reachableBy",
+                    "reachableBy must be empty when peerIP is empty",
+                );
             }
         }
     }

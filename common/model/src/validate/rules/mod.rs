@@ -60,7 +60,7 @@ pub(super) fn check(kind: &str, value: &Value, errors: &mut Vec<FieldError>) {
         "FelixConfiguration" => felix::check(&mut object),
         "NetworkSet" | "GlobalNetworkSet" => policy::network_set(&mut object),
         "GlobalNetworkPolicy" | "NetworkPolicy" | "StagedGlobalNetworkPolicy" | "StagedNetworkPolicy" => {
-            policy::check(&mut object)
+            policy::check(&mut object);
         }
         "StagedKubernetesNetworkPolicy" => policy::staged_kubernetes(&mut object),
         _ => {}

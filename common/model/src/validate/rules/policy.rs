@@ -225,7 +225,7 @@ fn nets(object: &mut Object<'_>, rule: &Value, path: &str, version: Option<i64>)
             let shown = Value::String(net.to_owned());
             match cidr(net).filter(|_| net.contains('/')) {
                 None => {
-                    object.fail(&at, Some(&shown), "must be a CIDR with its prefix length, as 10.0.0.9/32")
+                    object.fail(&at, Some(&shown), "must be a CIDR with its prefix length, as 10.0.0.9/32");
                 }
                 Some((_, 0)) if field == "notNets" => {
                     object.fail(

@@ -112,18 +112,21 @@ impl Field {
     }
 
     /// The same field, as a pointer in Go: kept whenever given.
+    #[must_use]
     pub const fn given(mut self) -> Self {
         self.keep = Keep::Given;
         self
     }
 
     /// The same field without `omitempty`.
+    #[must_use]
     pub const fn always(mut self) -> Self {
         self.keep = Keep::Always;
         self
     }
 
     /// Adds a constraint.
+    #[must_use]
     pub const fn rule(mut self, rule: Rule) -> Self {
         let mut i = 0;
         while i < self.rules.len() {
@@ -137,37 +140,44 @@ impl Field {
     }
 
     /// Adds [`Rule::OneOf`].
+    #[must_use]
     pub const fn one_of(self, words: &'static [&'static str]) -> Self {
         self.rule(Rule::OneOf(words))
     }
 
     /// Adds [`Rule::Word`].
+    #[must_use]
     pub const fn word(self, words: &'static [&'static str]) -> Self {
         self.rule(Rule::Word(words))
     }
 
     /// Adds [`Rule::Test`].
+    #[must_use]
     pub const fn test(self, test: fn(&str) -> bool, expected: &'static str) -> Self {
         self.rule(Rule::Test(test, expected))
     }
 
     /// Adds [`Rule::Each`].
+    #[must_use]
     pub const fn each(self, test: fn(&str) -> bool, expected: &'static str) -> Self {
         self.rule(Rule::Each(test, expected))
     }
 
     /// Adds [`Rule::Required`].
+    #[must_use]
     pub const fn required(self) -> Self {
         self.rule(Rule::Required)
     }
 
     /// Sets the default.
+    #[must_use]
     pub const fn default_text(mut self, text: &'static str) -> Self {
         self.default = Default::Text(text);
         self
     }
 
     /// Sets the default.
+    #[must_use]
     pub const fn default_int(mut self, number: i64) -> Self {
         self.default = Default::Int(number);
         self
