@@ -17,7 +17,9 @@ pub(crate) struct Source {
 pub(crate) fn sources(name: &str, recursive: bool) -> Result<Vec<Source>, String> {
     if name == "-" {
         let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(|e| format!("failed to execute command: read standard input: {e}"))?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|e| format!("failed to execute command: read standard input: {e}"))?;
         return Ok(vec![Source { name: name.to_owned(), text }]);
     }
     let path = Path::new(name);
@@ -44,9 +46,13 @@ fn read(path: &Path) -> Result<Source, String> {
 }
 
 fn walk(directory: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> Result<(), String> {
-    let fail = |e: std::io::Error| format!("failed to execute command: read directory {}: {e}", directory.display());
-    let mut entries: Vec<PathBuf> =
-        std::fs::read_dir(directory).map_err(fail)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(fail)?;
+    let fail =
+        |e: std::io::Error| format!("failed to execute command: read directory {}: {e}", directory.display());
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(directory)
+        .map_err(fail)?
+        .map(|e| e.map(|e| e.path()))
+        .collect::<Result<_, _>>()
+        .map_err(fail)?;
     entries.sort();
     for path in entries {
         // A link to a directory is no directory here, so a circle of links ends.
@@ -78,7 +84,8 @@ mod tests {
             std::fs::write(dir.path().join(name), name).unwrap();
         }
         let root = dir.path().to_str().unwrap();
-        let texts = |recursive| sources(root, recursive).unwrap().into_iter().map(|s| s.text).collect::<Vec<_>>();
+        let texts =
+            |recursive| sources(root, recursive).unwrap().into_iter().map(|s| s.text).collect::<Vec<_>>();
         assert_eq!(texts(false), ["a.yaml", "b.YML"]);
         assert_eq!(texts(true), ["a.yaml", "b.YML", "sub/deep/h.json", "sub/e.yaml"]);
         let missing = sources("absent.yaml", false).unwrap_err();

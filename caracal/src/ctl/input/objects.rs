@@ -52,7 +52,9 @@ fn collect(value: Value, found: &mut Vec<Object>) -> Result<(), String> {
                 Value::Number(_) => "a number",
                 _ => "a scalar",
             };
-            Err(format!("failed to execute command: the document is {what}, where an object with kind, apiVersion and metadata is wanted"))
+            Err(format!(
+                "failed to execute command: the document is {what}, where an object with kind, apiVersion and metadata is wanted"
+            ))
         }
     }
 }
@@ -60,13 +62,19 @@ fn collect(value: Value, found: &mut Vec<Object>) -> Result<(), String> {
 fn list(kind: &'static KindInfo, value: Value, found: &mut Vec<Object>) -> Result<(), String> {
     for (name, _) in value.as_object().into_iter().flatten() {
         if !["kind", "apiversion", "metadata", "items"].contains(&name.to_ascii_lowercase().as_str()) {
-            return Err(format!("field in document is not recognized or is in the wrong location: {name} (in a {}List)", kind.name));
+            return Err(format!(
+                "field in document is not recognized or is in the wrong location: {name} (in a {}List)",
+                kind.name
+            ));
         }
     }
     let before = found.len();
     items(value, found)?;
     match found.iter().skip(before).find(|o| o.kind.name != kind.name) {
-        Some(odd) => Err(format!("failed to execute command: a {}List holds an object of kind {}", kind.name, odd.kind.name)),
+        Some(odd) => Err(format!(
+            "failed to execute command: a {}List holds an object of kind {}",
+            kind.name, odd.kind.name
+        )),
         None => Ok(()),
     }
 }
@@ -91,7 +99,9 @@ fn text(value: &Value, name: &str) -> String {
 fn object(value: Value) -> Result<Object, String> {
     let (kind, version) = (text(&value, "kind"), text(&value, "apiVersion"));
     if kind.is_empty() {
-        return Err("failed to execute command: the document has no kind; say for instance kind: IPPool".to_owned());
+        return Err(
+            "failed to execute command: the document has no kind; say for instance kind: IPPool".to_owned()
+        );
     }
     let Some(info) = kinds::by_kind(&kind).filter(|_| version == API_VERSION) else {
         let hint = match (kinds::by_kind(&kind), kinds::by_alias(&kind)) {
@@ -99,11 +109,16 @@ fn object(value: Value) -> Result<Object, String> {
             (None, Some(meant)) => format!("; did you mean {}?", meant.name),
             _ => String::new(),
         };
-        return Err(format!("failed to execute command: Unknown resource type ({kind}) and/or version ({version}){hint}"));
+        return Err(format!(
+            "failed to execute command: Unknown resource type ({kind}) and/or version ({version}){hint}"
+        ));
     };
     let value = decode(info.name, &value, Unknown::Refuse(None)).map_err(|e| match e {
         caracal_model::validate::DecodeError::UnknownField { .. } => e.to_string(),
-        other => format!("failed to execute command: {kind} {}: {other}", text(value.get("metadata").unwrap_or(&Value::Null), "name")),
+        other => format!(
+            "failed to execute command: {kind} {}: {other}",
+            text(value.get("metadata").unwrap_or(&Value::Null), "name")
+        ),
     })?;
     Ok(Object { kind: info, value })
 }
@@ -120,18 +135,29 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<String>, String> {
         let source = Source { name: "-".to_owned(), text: text.to_owned() };
-        let name = |o: &Object| format!("{}/{}", o.kind.name, o.value["metadata"]["name"].as_str().unwrap_or_default());
+        let name = |o: &Object| {
+            format!("{}/{}", o.kind.name, o.value["metadata"]["name"].as_str().unwrap_or_default())
+        };
         objects(&source).map(|found| found.iter().map(name).collect())
     }
 
     #[test]
     fn documents_lists_and_arrays() {
-        let set = |name: &str| format!("{{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {{name: {name}}}}}");
+        let set = |name: &str| {
+            format!(
+                "{{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {{name: {name}}}}}"
+            )
+        };
         let (a, b) = (set("a"), set("b"));
         let both = Ok(vec!["GlobalNetworkSet/a".to_owned(), "GlobalNetworkSet/b".to_owned()]);
         assert_eq!(read(&format!("{a}\n---\n{b}\n")), both);
         assert_eq!(read(&format!("[{a}, {b}]")), both);
-        assert_eq!(read(&format!("{{kind: GlobalNetworkSetList, apiVersion: x, metadata: {{}}, items: [{a}, {b}]}}")), both);
+        assert_eq!(
+            read(&format!(
+                "{{kind: GlobalNetworkSetList, apiVersion: x, metadata: {{}}, items: [{a}, {b}]}}"
+            )),
+            both
+        );
         assert_eq!(read(&format!("{{kind: List, items: [{a}, {b}]}}")), both);
         assert_eq!(read("# nothing\n"), Ok(vec![]));
     }
@@ -145,7 +171,10 @@ mod tests {
             ("{kind: Gizmo, apiVersion: projectcalico.org/v3}", "Unknown resource type (Gizmo)"),
             ("{kind: IPPool, apiVersion: v1}", "apiVersion of Calico's kinds is projectcalico.org/v3"),
             ("{kind: ippool, apiVersion: projectcalico.org/v3}", "did you mean IPPool?"),
-            ("\n\nkind: IPPool\napiVersion: projectcalico.org/v3\ncolour: red", "colour (at colour) (standard input, line 3)"),
+            (
+                "\n\nkind: IPPool\napiVersion: projectcalico.org/v3\ncolour: red",
+                "colour (at colour) (standard input, line 3)",
+            ),
             ("kind: [unclosed", "error reading YAML"),
             ("{kind: IPPoolList, colour: red}", "colour"),
         ] {

@@ -35,7 +35,8 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Document>, YamlError> {
     let mut reader = Reader::default();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|e| YamlError { line: e.marker().line(), reason: e.info().to_owned() })?;
+        let (event, span) =
+            event.map_err(|e| YamlError { line: e.marker().line(), reason: e.info().to_owned() })?;
         reader.handle(event, span)?;
     }
     Ok(reader.documents)
@@ -69,7 +70,8 @@ impl Reader {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.count(1, line)?;
-                let tag = tag.as_ref().filter(|t| t.is_yaml_core_schema()).map(|t| t.suffix.as_str().to_owned());
+                let tag =
+                    tag.as_ref().filter(|t| t.is_yaml_core_schema()).map(|t| t.suffix.as_str().to_owned());
                 if self.stack.is_empty() {
                     self.line = line;
                     self.nothing = text.is_empty() && style == ScalarStyle::Plain;
@@ -84,17 +86,22 @@ impl Reader {
                     if anchor > 0 {
                         self.anchors.insert(anchor, value.clone());
                     }
-                    *key = Some(key_text(&value).ok_or_else(|| fail("a key must be a scalar that is not null"))?);
+                    *key = Some(
+                        key_text(&value).ok_or_else(|| fail("a key must be a scalar that is not null"))?,
+                    );
                     return Ok(());
                 }
                 let value = scalar(&text, style, tag.as_deref()).map_err(|r| fail(&r))?;
                 self.finish(value, anchor, line)?;
             }
             Event::Alias(id) => {
-                let value = self.anchors.get(&id).cloned().ok_or_else(|| fail("an alias inside its own anchor"))?;
+                let value =
+                    self.anchors.get(&id).cloned().ok_or_else(|| fail("an alias inside its own anchor"))?;
                 self.count(size(&value), line)?;
                 if let Some(Open::Map { key: key @ None, .. }) = self.stack.last_mut() {
-                    *key = Some(key_text(&value).ok_or_else(|| fail("a key must be a scalar that is not null"))?);
+                    *key = Some(
+                        key_text(&value).ok_or_else(|| fail("a key must be a scalar that is not null"))?,
+                    );
                     return Ok(());
                 }
                 self.finish(value, 0, line)?;
@@ -103,12 +110,16 @@ impl Reader {
                 self.open(Open::List { items: Vec::new(), anchor }, line)?;
             }
             Event::MappingStart(anchor, _) => {
-                self.open(Open::Map { map: Map::new(), key: None, merges: Vec::new(), merging: false, anchor }, line)?;
+                self.open(
+                    Open::Map { map: Map::new(), key: None, merges: Vec::new(), merging: false, anchor },
+                    line,
+                )?;
             }
             Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
                 Some(Open::List { items, anchor }) => self.finish(Value::Array(items), anchor, line)?,
                 Some(Open::Map { map, merges, anchor, .. }) => {
-                    let merged = merge(map, merges).ok_or_else(|| fail("<< wants a map or a list of maps"))?;
+                    let merged =
+                        merge(map, merges).ok_or_else(|| fail("<< wants a map or a list of maps"))?;
                     self.finish(Value::Object(merged), anchor, line)?;
                 }
                 None => {}
@@ -121,7 +132,10 @@ impl Reader {
     fn count(&mut self, nodes: usize, line: usize) -> Result<(), YamlError> {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > MAX_NODES {
-            return Err(YamlError { line, reason: format!("the file unfolds to more than {MAX_NODES} values") });
+            return Err(YamlError {
+                line,
+                reason: format!("the file unfolds to more than {MAX_NODES} values"),
+            });
         }
         Ok(())
     }
@@ -221,8 +235,12 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&str>) -> Result<Value, St
 fn word(text: &str) -> Option<Value> {
     Some(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "true" | "True" | "TRUE" => Value::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "false" | "False" | "FALSE" => Value::Bool(false),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "true" | "True" | "TRUE" => {
+            Value::Bool(true)
+        }
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "false" | "False" | "FALSE" => {
+            Value::Bool(false)
+        }
         _ => return None,
     })
 }
@@ -269,7 +287,10 @@ fn is_decimal(text: &str) -> bool {
     };
     let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    digits(whole) && digits(fraction) && !(whole.is_empty() && fraction.is_empty()) && exponent.is_none_or(|e| !e.is_empty() && digits(e))
+    digits(whole)
+        && digits(fraction)
+        && !(whole.is_empty() && fraction.is_empty())
+        && exponent.is_none_or(|e| !e.is_empty() && digits(e))
 }
 
 #[cfg(test)]
@@ -330,7 +351,10 @@ mod tests {
     fn documents_are_split_and_empty_ones_dropped() {
         let text = "---\n# first\na: 1\n---\n# nothing\n---\nb: 2\n...\n---\n";
         let found = documents(text).unwrap();
-        assert_eq!(found.iter().map(|d| (&d.value, d.line)).collect::<Vec<_>>(), [(&json!({"a": 1}), 3), (&json!({"b": 2}), 7)]);
+        assert_eq!(
+            found.iter().map(|d| (&d.value, d.line)).collect::<Vec<_>>(),
+            [(&json!({"a": 1}), 3), (&json!({"b": 2}), 7)]
+        );
         assert_eq!(documents("").unwrap(), []);
         assert_eq!(documents("# only\n").unwrap(), []);
         assert_eq!(one("{\"a\": [1, {\"b\": null}]}"), json!({"a": [1, {"b": null}]}));
@@ -339,16 +363,19 @@ mod tests {
 
     #[test]
     fn anchors_and_merges() {
-        let text = "base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\nlist: [*b]\nboth:\n  <<: [{x: 5}, *b]\n";
+        let text = "base: &b {x: 1, z: 2}\nmore:\n  <<: *b\n  z: 3\nlist: [*b]\nboth:\n  <<: [{x: 5}, *b]\n";
         let value = one(text);
-        assert_eq!(value["more"], json!({"x": 1, "y": 3}));
-        assert_eq!(value["list"], json!([{"x": 1, "y": 2}]));
-        assert_eq!(value["both"], json!({"x": 5, "y": 2}));
+        assert_eq!(value["more"], json!({"x": 1, "z": 3}));
+        assert_eq!(value["list"], json!([{"x": 1, "z": 2}]));
+        assert_eq!(value["both"], json!({"x": 5, "z": 2}));
     }
 
     #[test]
     fn errors_name_the_line() {
-        assert_eq!(documents("a: 1\nb: 2\na: 3\n").unwrap_err().to_string(), "line 3: key \"a\" already set in map");
+        assert_eq!(
+            documents("a: 1\nb: 2\na: 3\n").unwrap_err().to_string(),
+            "line 3: key \"a\" already set in map"
+        );
         assert!(documents("kind: [unclosed\n").unwrap_err().to_string().starts_with("line "));
         assert!(documents(&"[".repeat(200)).unwrap_err().to_string().contains("100 levels"));
         assert!(documents("a: *gone").is_err());
@@ -361,7 +388,7 @@ mod tests {
         for i in 1..9 {
             let before = i - 1;
             let aliases = vec![format!("*a{before}"); 10].join(", ");
-            text += &format!("a{i}: &a{i} [{aliases}]\n");
+            text.extend([format!("a{i}: &a{i} [{aliases}]\n")]);
         }
         assert!(documents(&text).unwrap_err().to_string().contains("unfolds"));
     }
