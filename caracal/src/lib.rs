@@ -1,1 +1,3 @@
 //! One binary, five roles.
+
+pub mod ctl;

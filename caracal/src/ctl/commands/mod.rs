@@ -1,0 +1,40 @@
+//! The commands. Each tells its result and returns whether all went well, or the one reason why nothing was done.
+
+mod console;
+mod datastore;
+mod get;
+mod names;
+mod patch;
+mod session;
+mod summary;
+mod version;
+mod write;
+
+use std::process::ExitCode;
+
+use super::args::{Command, Line};
+
+/// Runs the command of a line.
+pub(super) async fn run(line: &Line) -> Result<bool, String> {
+    let allow = line.allow_version_mismatch;
+    match &line.command {
+        Command::Create(create) => write::create(create, allow).await,
+        Command::Apply(objects) => write::apply(objects, allow).await,
+        Command::Replace(objects) => write::replace(objects, allow).await,
+        Command::Delete(delete) => write::delete(delete, allow).await,
+        Command::Get(get) => get::get(get, allow).await,
+        Command::Patch(patch) => patch::patch(patch, allow).await,
+        Command::Label(label) => patch::label(label, allow).await,
+        Command::Validate(objects) => write::validate(objects),
+        Command::Version(version) => version::version(version).await,
+        Command::Ipam(_) => Err("not yet".to_owned()),
+        Command::Node(_) => Err("not yet".to_owned()),
+        Command::Datastore(command) => datastore::run(command, allow).await,
+    }
+}
+
+/// Tells why a command failed.
+pub(super) fn fail(reason: &str) -> ExitCode {
+    console::complain(reason);
+    ExitCode::FAILURE
+}
