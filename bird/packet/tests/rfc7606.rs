@@ -143,20 +143,21 @@ fn context(peer: char, session: &str) -> SessionContext {
     let mut ctx = SessionContext::new(kind);
     ctx.peer_as = 65001;
     ctx.family_mut(Family::Ipv6Unicast).enabled = true;
-    match session {
-        "" => {}
-        "as2" => ctx.as4 = false,
-        "first" => ctx.enforce_first_as = true,
-        "noset" => ctx.reject_as_sets = true,
-        "enh" => ctx.family_mut(Family::Ipv4Unicast).ext_nexthop = true,
-        "only4" => ctx.family_mut(Family::Ipv6Unicast).enabled = false,
-        "only6" => ctx.family_mut(Family::Ipv4Unicast).enabled = false,
-        "path" => {
-            for family in Family::ALL {
-                ctx.family_mut(family).add_path_rx = true;
+    for word in session.split_whitespace() {
+        match word {
+            "as2" => ctx.as4 = false,
+            "first" => ctx.enforce_first_as = true,
+            "noset" => ctx.reject_as_sets = true,
+            "enh" => ctx.family_mut(Family::Ipv4Unicast).ext_nexthop = true,
+            "only4" => ctx.family_mut(Family::Ipv6Unicast).enabled = false,
+            "only6" => ctx.family_mut(Family::Ipv4Unicast).enabled = false,
+            "path" => {
+                for family in Family::ALL {
+                    ctx.family_mut(family).add_path_rx = true;
+                }
             }
+            other => panic!("session {other}"),
         }
-        other => panic!("session {other}"),
     }
     ctx
 }

@@ -211,7 +211,8 @@ pub(crate) fn check(value: &[u8], ctx: &SessionContext) -> Result<(), Fault> {
         }
         Ok(())
     })?;
-    if ctx.enforce_first_as && ctx.kind == PeerKind::External {
+    // With 2-octet numbers AS4_PATH has the last word: judged when both are known.
+    if ctx.enforce_first_as && ctx.kind == PeerKind::External && ctx.as4 {
         let first = RawSegments::new(value, ctx.as4).next();
         let first = first.filter(|s| s.kind == SegmentKind::Sequence).and_then(|s| s.asns().next());
         if first != Some(ctx.peer_as) {
@@ -222,11 +223,17 @@ pub(crate) fn check(value: &[u8], ctx: &SessionContext) -> Result<(), Fault> {
 }
 
 /// Judges a received AS4_PATH (RFC 6793 §6); confederation segments are legal to receive and dropped later.
-pub(crate) fn check_as4(value: &[u8]) -> Result<(), Fault> {
+/// Only [`Fault::AsSet`] makes its routes withdrawn (RFC 9774 §3), the others discard the attribute.
+pub(crate) fn check_as4(value: &[u8], ctx: &SessionContext) -> Result<(), Fault> {
     if value.is_empty() {
         return Err(Fault::Length);
     }
-    check_segments(value, true, |_| Ok(()))
+    check_segments(value, true, |_| Ok(()))?;
+    let is_set = |kind| matches!(kind, SegmentKind::Set | SegmentKind::ConfedSet);
+    if ctx.reject_as_sets && RawSegments::new(value, true).any(|s| is_set(s.kind)) {
+        return Err(Fault::AsSet);
+    }
+    Ok(())
 }
 
 #[inline]

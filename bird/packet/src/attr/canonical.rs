@@ -39,18 +39,11 @@ pub(crate) fn write(view: &AttrView<'_>, out: &mut Vec<u8>) {
     if let Some(origin) = view.origin {
         out.extend_from_slice(&[WELL_KNOWN, code::ORIGIN, 1, origin]);
     }
-    // RFC 6793 §4.2.3: with both aggregators there and the short one not AS_TRANS, the peer behind
-    // the AS4 attributes was not the last to aggregate, and both AS4 attributes are void.
-    let short_as = match view.aggregator {
-        Some(Raw { value: [hi, lo, ..], .. }) if !view.as4 => Some(u32::from(u16::from_be_bytes([*hi, *lo]))),
-        _ => None,
-    };
-    let void = view.as4_aggregator.is_some() && short_as.is_some_and(|asn| asn != AS_TRANS);
     if let Some(path) = view.as_path {
         if view.as4 {
             put_attr(out, WELL_KNOWN, code::AS_PATH, path);
         } else {
-            put_widened(out, path, view.as4_path.filter(|_| !void));
+            put_widened(out, path, merge(view));
         }
     }
     if let Some([a, b, c, d]) = view.med {
@@ -63,7 +56,7 @@ pub(crate) fn write(view: &AttrView<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(&[WELL_KNOWN, code::ATOMIC_AGGREGATE, 0]);
     }
     if let Some(aggregator) = view.aggregator {
-        put_aggregator(out, view, aggregator, void);
+        put_aggregator(out, view, aggregator);
     }
     put_kept(out, code::COMMUNITIES, view.communities);
     if let Some([a, b, c, d]) = view.originator_id {
@@ -92,6 +85,47 @@ pub(crate) fn write(view: &AttrView<'_>, out: &mut Vec<u8>) {
 pub(crate) fn widened_len(view: &AttrView<'_>) -> usize {
     let path = view.as_path.map_or(0, <[u8]>::len);
     path.saturating_mul(2).saturating_add(view.as4_path.map_or(0, <[u8]>::len))
+}
+
+/// The first AS of the path as it will be written, when it starts with a sequence.
+pub(crate) fn first_as(view: &AttrView<'_>) -> Option<u32> {
+    let first = match merge(view) {
+        Some(Merge { as4, kept: 0 }) => RawSegments::new(as4, true).find(|s| !s.kind.is_confed()),
+        _ => RawSegments::new(view.as_path?, view.as4).next(),
+    };
+    first.filter(|s| s.kind == SegmentKind::Sequence)?.asns().next()
+}
+
+/// An AS4_PATH that stands.
+#[derive(Clone, Copy)]
+struct Merge<'a> {
+    as4: &'a [u8],
+    /// How much of AS_PATH goes before it, as the path length counts.
+    kept: usize,
+}
+
+/// Whether AS4_PATH counts, and where it begins (RFC 6793 §4.2.3).
+fn merge<'a>(view: &AttrView<'a>) -> Option<Merge<'a>> {
+    let weight = |bytes, wide| {
+        RawSegments::new(bytes, wide).map(|s: RawSegment<'_>| s.weight()).fold(0usize, usize::saturating_add)
+    };
+    if view.as4 || as4_is_void(view) {
+        return None;
+    }
+    let as4 = view.as4_path?;
+    let known = weight(as4, true);
+    let kept = weight(view.as_path?, false).checked_sub(known)?;
+    (known > 0).then_some(Merge { as4, kept })
+}
+
+/// RFC 6793 §4.2.3: with both aggregators there and the short one not AS_TRANS, the peer behind
+/// the AS4 attributes was not the last to aggregate, and both AS4 attributes are void.
+fn as4_is_void(view: &AttrView<'_>) -> bool {
+    let short = match view.aggregator {
+        Some(Raw { value: [hi, lo, ..], .. }) if !view.as4 => u32::from(u16::from_be_bytes([*hi, *lo])),
+        _ => return false,
+    };
+    view.as4_aggregator.is_some() && short != AS_TRANS
 }
 
 fn put_kept(out: &mut Vec<u8>, code: u8, raw: Option<Raw<'_>>) {
@@ -135,10 +169,10 @@ fn put_large(out: &mut Vec<u8>, raw: Option<Raw<'_>>) {
     put_attr(out, OPTIONAL_TRANSITIVE | (flags & flag::PARTIAL), code::LARGE_COMMUNITIES, &kept);
 }
 
-fn put_aggregator(out: &mut Vec<u8>, view: &AttrView<'_>, aggregator: Raw<'_>, void: bool) {
+fn put_aggregator(out: &mut Vec<u8>, view: &AttrView<'_>, aggregator: Raw<'_>) {
     let flags = OPTIONAL_TRANSITIVE | (aggregator.flags & flag::PARTIAL);
     match (aggregator.value, view.as4_aggregator) {
-        (_, Some(wide)) if !view.as4 && !void => put_attr(out, flags, code::AGGREGATOR, &wide),
+        (_, Some(wide)) if !view.as4 && !as4_is_void(view) => put_attr(out, flags, code::AGGREGATOR, &wide),
         ([hi, lo, a, b, c, d], _) => {
             put_attr(out, flags, code::AGGREGATOR, &[0, 0, *hi, *lo, *a, *b, *c, *d]);
         }
@@ -173,15 +207,14 @@ impl PathWriter {
     }
 }
 
-/// Widens a 2-octet AS_PATH, with the numbers that AS4_PATH knows better (RFC 6793 §4.2.3).
-fn put_widened(out: &mut Vec<u8>, path: &[u8], as4: Option<&[u8]>) {
-    let weight = |bytes, wide| {
-        RawSegments::new(bytes, wide).map(|s: RawSegment<'_>| s.weight()).fold(0usize, usize::saturating_add)
-    };
-    let known = as4.map_or(0, |as4| weight(as4, true));
-    let kept = weight(path, false).checked_sub(known).filter(|_| known > 0);
-    let (Some(as4), Some(mut kept)) = (as4, kept) else {
-        put_head(out, WELL_KNOWN, code::AS_PATH, widened_octets(path));
+/// Widens a 2-octet AS_PATH, with the numbers that AS4_PATH knows better.
+fn put_widened(out: &mut Vec<u8>, path: &[u8], merge: Option<Merge<'_>>) {
+    let Some(Merge { as4, mut kept }) = merge else {
+        let len = widened_octets(path);
+        if len > usize::from(u16::MAX) {
+            return; // With routes that was a reason to withdraw them.
+        }
+        put_head(out, WELL_KNOWN, code::AS_PATH, len);
         for segment in RawSegments::new(path, false) {
             out.extend_from_slice(&[segment.kind.code(), segment.count]);
             for asn in segment.asns() {
@@ -194,6 +227,7 @@ fn put_widened(out: &mut Vec<u8>, path: &[u8], as4: Option<&[u8]>) {
     for segment in RawSegments::new(path, false) {
         let asns: SmallVec<[u32; 64]> = segment.asns().collect();
         match segment.kind {
+            // In front, or beside a segment that is kept.
             SegmentKind::ConfedSequence | SegmentKind::ConfedSet => {}
             _ if kept == 0 => break,
             SegmentKind::Set => kept = kept.saturating_sub(1),

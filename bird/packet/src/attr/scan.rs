@@ -353,8 +353,9 @@ pub(crate) fn scan<'a>(
                 Err(fault) => withdraw.because(code, fault, raw),
             },
             code::AS4_PATH | code::AS4_AGGREGATOR if ctx.as4 => discard(Fault::FromAs4Peer),
-            code::AS4_PATH => match as_path::check_as4(value) {
+            code::AS4_PATH => match as_path::check_as4(value, ctx) {
                 Ok(()) => attrs.as4_path = Some(value),
+                Err(Fault::AsSet) => withdraw.because(code, Fault::AsSet, raw),
                 Err(fault) => discard(fault),
             },
             code::AS4_AGGREGATOR => match value.as_array::<8>() {
@@ -397,6 +398,12 @@ pub(crate) fn scan<'a>(
             withdraw.because(code::NEXT_HOP, Fault::Missing, &[]);
         } else if !attrs.as4 && canonical::widened_len(&attrs) > usize::from(u16::MAX) {
             withdraw.because(code::AS_PATH, Fault::TooLong, &[]);
+        } else if !attrs.as4
+            && ctx.enforce_first_as
+            && external
+            && canonical::first_as(&attrs) != Some(ctx.peer_as)
+        {
+            withdraw.because(code::AS_PATH, Fault::FirstAs, &[]);
         }
     }
     if let (Some(reason), false) = (withdraw.reason, reachable) {
