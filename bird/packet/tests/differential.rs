@@ -7,64 +7,17 @@
 
 mod common;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use bgpkit_parser::models::{
     Asn, AsnLength, AttributeValue, Attributes, Community, NextHopAddress, Origin as TheirOrigin,
 };
 use bgpkit_parser::parser::bgp::messages::parse_bgp_update_message;
-use bird_packet::attr::AttrSet;
-use bird_packet::{
-    Family, HEADER_LEN, MAX_LEN_EXTENDED, NextHop, Nlri, Origin, Prefix, UpdatePacker, UpdateView, Verdict,
-};
+use bird_packet::{Family, HEADER_LEN, MAX_LEN_EXTENDED, NextHop, Origin, Prefix, UpdatePacker};
+use common::said::{Said, dedup, ours};
 use common::{attribute_soup, edits, next_hop, nlri, session};
 use proptest::collection::vec;
 use proptest::prelude::*;
-
-/// What one UPDATE says, in terms both decoders have.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
-    announced: Vec<(Prefix, Option<u32>)>,
-    withdrawn: Vec<(Prefix, Option<u32>)>,
-    next_hop: Option<NextHop>,
-    origin: u8,
-    path: Vec<u32>,
-    med: Option<u32>,
-    local_pref: Option<u32>,
-    atomic: bool,
-    communities: Vec<u32>,
-    ext_communities: usize,
-    large: Vec<[u32; 3]>,
-    originator: Option<Ipv4Addr>,
-    clusters: Vec<u32>,
-}
-
-fn ours(body: &[u8], as4: bool, add_path: bool) -> Option<Said> {
-    let ctx = session(as4, add_path, true, MAX_LEN_EXTENDED);
-    let update = UpdateView::parse(body, &ctx)
-        .ok()
-        .filter(|u| u.verdict() == Verdict::Ok && u.discards().count() == 0)?;
-    let mut canonical = Vec::new();
-    update.attributes().write_canonical(&mut canonical);
-    let set = AttrSet::new(&canonical);
-    let route = |n: Nlri| (n.prefix, add_path.then_some(n.path_id));
-    let announcements: Vec<_> = update.announcements().collect();
-    Some(Said {
-        next_hop: announcements.first().map(|a| a.next_hop),
-        announced: announcements.into_iter().flat_map(|a| a.routes).map(route).collect(),
-        withdrawn: update.withdrawals().flat_map(|w| w.routes).map(route).collect(),
-        origin: set.origin().code(),
-        path: set.as_path().asns().collect(),
-        med: set.med(),
-        local_pref: set.local_pref(),
-        atomic: set.atomic_aggregate(),
-        communities: set.communities().collect(),
-        ext_communities: set.ext_communities().count(),
-        large: set.large_communities().map(|c| [c.global, c.local1, c.local2]).collect(),
-        originator: set.originator_id(),
-        clusters: set.cluster_list().map(Ipv4Addr::to_bits).collect(),
-    })
-}
 
 fn theirs(body: &[u8], as4: bool, add_path: bool) -> Said {
     let width = if as4 { AsnLength::Bits32 } else { AsnLength::Bits16 };
@@ -169,16 +122,6 @@ proptest! {
             prop_assert_eq!(said, other);
         }
     }
-}
-
-fn dedup(list: Vec<[u32; 3]>) -> Vec<[u32; 3]> {
-    let mut kept = Vec::new();
-    for item in list {
-        if !kept.contains(&item) {
-            kept.push(item);
-        }
-    }
-    kept
 }
 
 /// The merge of AS_PATH and AS4_PATH where both decoders claim RFC 6793 §4.2.3.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod said;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bird_packet::attr::AttrBuilder;
