@@ -38,6 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("integration", &["bird-packet", "caracal-model", "caracal-datastore", "caracal-netlink"]),
+    ("bird-oracle", &[]),
 ];
 
 /// Crates that do no I/O; none of these may appear among what they depend on, at any depth.
