@@ -23,11 +23,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("bird-packet", &[]),
     ("bird-speaker", &["bird-packet", "caracal-reconcile"]),
     ("bird-intent", &["caracal-model"]),
+    ("bird-bfd", &[]),
     (
         "bird",
         &[
             "caracal-model", "caracal-reconcile", "caracal-datastore", "caracal-netlink", "caracal-process",
-            "bird-packet", "bird-speaker", "bird-intent",
+            "bird-packet", "bird-speaker", "bird-intent", "bird-bfd",
         ],
     ),
     (
