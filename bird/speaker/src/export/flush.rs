@@ -148,6 +148,9 @@ impl<N: Net> Group<N> {
         let mut chunks = Vec::new();
         let mut attrs = Vec::new();
         for audience in items.chunk_by(|a, b| a.audience == b.audience) {
+            if self.nobody_reads(audience[0].audience) {
+                continue;
+            }
             let mut out = Vec::with_capacity(audience.len() * 8 + 64);
             for run in audience.chunk_by(Item::same_message) {
                 let first = run[0];
@@ -189,6 +192,13 @@ impl<N: Net> Group<N> {
             }
         }
         chunks
+    }
+}
+
+impl<N: Net> Group<N> {
+    /// A group of one is not told what its only member told.
+    fn nobody_reads(&self, audience: Audience) -> bool {
+        self.member_count == 0 || (self.member_count == 1 && matches!(audience, Audience::Except(_)))
     }
 }
 
