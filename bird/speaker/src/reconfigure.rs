@@ -127,6 +127,7 @@ impl Speaker {
         }
         self.reconsider(now, &old, &new);
         self.forget_last_attrs();
+        self.run_timers(now);
         self.settle(now);
         diff
     }

@@ -96,8 +96,8 @@ impl Speaker {
             stopped: false,
             now,
         };
-        speaker.configure(now, config);
         speaker.begin_restart(now);
+        speaker.configure(now, config);
         speaker
     }
 
@@ -228,7 +228,7 @@ impl Speaker {
         if changes.len() < max {
             self.v6.take_fib(&mut self.core, max - changes.len(), &mut changes);
         }
-        if changes.is_empty() {
+        if !self.v4.has_fib_work() && !self.v6.has_fib_work() {
             self.fib_signalled = false;
         }
         changes
@@ -325,7 +325,7 @@ impl Speaker {
         }
     }
 
-    fn run_timers(&mut self, now: Time) {
+    pub(crate) fn run_timers(&mut self, now: Time) {
         while let Some((at, owner)) = self.timers.pop_due(now) {
             match owner {
                 Owner::Conn(conn) => self.on_conn_timer(now, at, conn),
