@@ -425,5 +425,11 @@ mod tests {
             panic!()
         };
         assert_eq!(split.number, ["4"]);
+        let Command::Ipam(Ipam::Release(release)) =
+            line(&["ipam", "release", "--from-report=a", "--from-report", "b"]).command
+        else {
+            panic!()
+        };
+        assert_eq!(release.from_report, ["a", "b"]);
     }
 }

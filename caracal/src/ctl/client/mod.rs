@@ -13,6 +13,7 @@ use caracal_model::validate::{Unknown, decode};
 use caracal_model::{Key, Kind, defaults, prefix};
 use serde_json::{Value, json};
 
+pub(crate) use blocks::{Release, StoredBlock, blocks, delete_handle, handles, ipam_config, release};
 pub(crate) use init::{ensure_initialized, set_ready};
 pub(crate) use resources::{ATTEMPTS, pause, shaped, valid_alone};
 

@@ -71,7 +71,16 @@ impl Client {
             metadata
                 .retain(|name, _| ["name", "namespace", "labels", "annotations"].contains(&name.as_str()));
         }
-        let mut value = self.prepare(kind, value, None).await?;
+        let value = self.prepare(kind, value, None).await?;
+        self.insert(kind, value).await
+    }
+
+    /// Creates an object that need not fit with others, as the parts of a pool beside the whole.
+    pub(crate) async fn create_unchecked(&self, kind: &KindInfo, value: Value) -> Result<Stored, Error> {
+        self.insert(kind, valid(kind, value)?).await
+    }
+
+    async fn insert(&self, kind: &KindInfo, mut value: Value) -> Result<Stored, Error> {
         stamp(&mut value);
         let path = path(kind, metadata(&value, "namespace"), metadata(&value, "name"));
         defaults::to_storage(kind.name, &mut value);
@@ -197,6 +206,24 @@ impl Client {
             Err(caracal_datastore::Error::NotFound { .. }) => Err(Error::DoesNotExist(id)),
             Err(caracal_datastore::Error::Conflict { .. }) => {
                 Err(Error::Conflict(id, ": its resourceVersion is another".to_owned()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes an object alone, whatever belongs to it.
+    pub(crate) async fn delete_unchecked(
+        &self,
+        kind: &KindInfo,
+        name: &str,
+        expect: Expect,
+    ) -> Result<(), Error> {
+        let id = identifier(kind.name, "", name);
+        match self.store.delete(&path(kind, "", name), expect).await {
+            Ok(_) => Ok(()),
+            Err(caracal_datastore::Error::NotFound { .. }) => Err(Error::DoesNotExist(id)),
+            Err(caracal_datastore::Error::Conflict { .. }) => {
+                Err(Error::Conflict(id, ": it was changed meanwhile".to_owned()))
             }
             Err(error) => Err(error.into()),
         }

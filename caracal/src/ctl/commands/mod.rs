@@ -3,7 +3,9 @@
 mod console;
 mod datastore;
 mod get;
+mod ipam;
 mod names;
+mod node;
 mod patch;
 mod session;
 mod summary;
@@ -27,8 +29,8 @@ pub(super) async fn run(line: &Line) -> Result<bool, String> {
         Command::Label(label) => patch::label(label, allow).await,
         Command::Validate(objects) => write::validate(objects),
         Command::Version(version) => version::version(version).await,
-        Command::Ipam(_) => Err("not yet".to_owned()),
-        Command::Node(_) => Err("not yet".to_owned()),
+        Command::Ipam(command) => ipam::run(command, allow).await,
+        Command::Node(command) => node::run(command),
         Command::Datastore(command) => datastore::run(command, allow).await,
     }
 }
