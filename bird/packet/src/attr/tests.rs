@@ -108,6 +108,12 @@ fn a_path_that_cannot_be_widened_is_withdrawn() {
         body(&[(0x40, 1, vec![0]), (0x40, 2, path_bytes(&segments, false)), (0x40, 3, vec![192, 0, 2, 1])]);
     let update = UpdateView::parse(&body, &ctx).unwrap();
     assert_eq!(update.verdict(), Verdict::TreatAsWithdraw(Reason { code: 2, fault: Fault::TooLong }));
+    // Without routes there is nothing to withdraw, and nothing half-written either.
+    let bare = UpdateView::parse(&body[..body.len() - 4], &ctx).unwrap();
+    assert_eq!(bare.verdict(), Verdict::Ok);
+    let mut canonical = Vec::new();
+    bare.attributes().write_canonical(&mut canonical);
+    assert_eq!(canonical, [0x40, 1, 1, 0]);
 }
 
 /// RFC 6793 §4.2.2, to the byte.
