@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
+#[path = "../../fuzz/src/packet.rs"]
+#[allow(unreachable_pub, dead_code, reason = "the fuzzer's own source")]
+mod promises;
+
 use bird_packet::attr::AttrSet;
 use bird_packet::{Family, Nlri, PeerKind, SessionContext, UpdateView, Verdict};
 
@@ -29,6 +33,14 @@ fn every_row_has_its_outcome() {
     }
     assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
     assert!(cases.len() >= 500, "only {} cases were read", cases.len());
+}
+
+/// What the fuzzer asks of any body, asked of these.
+#[test]
+fn every_row_keeps_the_promises_of_the_codec() {
+    for case in cases() {
+        promises::update_in(&case.ctx, &case.body);
+    }
 }
 
 /// Bodies whose three fields do not add up, or whose IPv4 fields are not prefixes.
