@@ -472,11 +472,22 @@ impl Speaker {
     ) -> Result<ExportReason, ExportReason> {
         let (group, _) = peer.groups[N::FAMILY.index()].ok_or(ExportReason::FamilyOff)?;
         let group = rib.groups.get(group).and_then(Option::as_ref).ok_or(ExportReason::FamilyOff)?;
-        let best = id.and_then(|id| rib.table.best(id)).ok_or(ExportReason::NoPath)?;
-        if best.peer == peer.index && !group.by_path() {
-            return Err(ExportReason::SplitHorizon);
+        let id = id.ok_or(ExportReason::NoPath)?;
+        let best = rib.table.best(id).ok_or(ExportReason::NoPath)?;
+        let decision = self.core.decision();
+        let candidates: Vec<&Path> = if group.by_path() {
+            rib.table.paths(id).iter().filter(|p| decision.eligible(p)).collect()
+        } else {
+            vec![best]
+        };
+        let mut refusal = ExportReason::SplitHorizon;
+        for path in candidates.into_iter().filter(|p| p.peer != peer.index) {
+            match self.view(rib).verdict(&group.key, net, path) {
+                Ok(accepted) => return Ok(accepted.reason),
+                Err(reason) => refusal = reason,
+            }
         }
-        self.view(rib).verdict(&group.key, net, best).map(|accepted| accepted.reason)
+        Err(refusal)
     }
 
     fn not_programmed<N: Net>(&self, rib: &Rib<N>, net: N, id: Option<DestId>) -> NotProgrammed {

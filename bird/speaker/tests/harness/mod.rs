@@ -46,7 +46,7 @@ struct Pipe {
 enum Flight {
     Call { from: usize, conn: ConnId, remote: SocketAddr },
     Answer { to: End, result: Result<SocketAddr, ConnectError> },
-    Data { to: End, bytes: Vec<u8> },
+    Data { from: usize, to: End, bytes: Vec<u8> },
     Fin { to: End },
 }
 
@@ -340,7 +340,7 @@ impl World {
             }
             let bytes = chunks.concat();
             for segment in bytes.chunks(self.segment.min(bytes.len())) {
-                self.fly(Flight::Data { to: other, bytes: segment.to_vec() });
+                self.fly(Flight::Data { from: n, to: other, bytes: segment.to_vec() });
             }
         }
     }
@@ -373,9 +373,8 @@ impl World {
                 };
                 self.handle(to.node, input);
             }
-            Flight::Data { to, bytes } => {
-                let Some((_, from)) = self.other(to) else { return };
-                if self.is_cut(to.node, from.node) || self.nodes[to.node].speaker.is_none() {
+            Flight::Data { from, to, bytes } => {
+                if self.is_cut(to.node, from) || self.nodes[to.node].speaker.is_none() {
                     return;
                 }
                 self.handle(to.node, Input::Received { conn: to.conn, data: &bytes });

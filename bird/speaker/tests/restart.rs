@@ -1,0 +1,239 @@
+//! Graceful restart, both roles: who keeps what, and for how long.
+
+mod harness;
+
+use std::collections::BTreeMap;
+
+use bird_speaker::config::{GracefulRestart, RestartConfig};
+use bird_speaker::io::Command;
+use bird_speaker::restart::DeferralEnd;
+use bird_speaker::{Config, Event, FibRoute, Input, PeerConfig, Start};
+use harness::{World, blackhole, config, millis, net, peer, secs};
+use ipnet::IpNet;
+
+fn node(n: usize, peers: Vec<PeerConfig>) -> Config {
+    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, 64512) }
+}
+
+fn mesh(count: usize) -> Vec<Config> {
+    (0..count)
+        .map(|n| {
+            let peers = (0..count)
+                .filter(|p| *p != n)
+                .map(|p| PeerConfig { passive: p > n, ..peer(p, 64512) })
+                .collect();
+            node(n, peers)
+        })
+        .collect()
+}
+
+const RESTART: Start = Start { restarted: true, forwarding_kept: true, local_routes: false };
+
+fn fib(world: &World, n: usize) -> BTreeMap<IpNet, FibRoute> {
+    world.nodes[n].fib.clone()
+}
+
+fn restart_event(world: &World, n: usize) -> Option<DeferralEnd> {
+    world.nodes[n].events.iter().find_map(|e| match e {
+        Event::RestartComplete { waited } => Some(*waited),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_restart_writes_nothing_and_nobody_loses_a_route() {
+    let configs = mesh(4);
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    let before: Vec<_> = (0..4).map(|n| fib(&world, n)).collect();
+    assert!(before.iter().all(|f| f.len() == 4));
+    let writes: Vec<_> = world.nodes.iter().map(|n| n.fib_writes).collect();
+
+    world.kill(2);
+    for _ in 0..30 {
+        world.run(millis(100));
+        assert_eq!((0..4).map(|n| fib(&world, n)).collect::<Vec<_>>(), before);
+    }
+    world.start(2, configs[2].clone(), RESTART);
+    let took = world.until(secs(6), "restart complete", |w| restart_event(w, 2).is_some());
+    assert_eq!(restart_event(&world, 2), Some(DeferralEnd::AllDone));
+    assert!(took < secs(6), "{took:?}");
+    world.run(secs(3));
+    for n in 0..4 {
+        assert_eq!(fib(&world, n), before[n]);
+    }
+    assert_eq!(world.nodes[2].fib_writes, 0, "the kernel was right all the time");
+    for n in [0, 1, 3] {
+        assert_eq!(world.nodes[n].fib_writes, writes[n], "node {n} wrote nothing");
+        assert!(!world.heard(n, 2)[0].stale);
+    }
+}
+
+#[test]
+fn what_changed_during_a_restart_is_swept_when_all_are_heard() {
+    let mut configs = mesh(3);
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    world.kill(1);
+    world.run(secs(1));
+    // While it is away, n0 and n1 itself lose a block each.
+    configs[0].originated.clear();
+    world.configure(0, configs[0].clone());
+    configs[1].originated.clear();
+    world.run(secs(1));
+    assert!(world.nodes[2].fib.contains_key(&net("10.65.1.0/26")), "helper");
+    world.start(1, configs[1].clone(), RESTART);
+    assert!(world.nodes[1].fib.contains_key(&net("10.65.0.0/26")));
+    world.until(secs(6), "restart complete", |w| restart_event(w, 1).is_some());
+    world.run(secs(1));
+    for n in 0..3 {
+        assert_eq!(fib(&world, n).keys().map(ToString::to_string).collect::<Vec<_>>(), ["10.65.2.0/26"]);
+    }
+}
+
+#[test]
+fn a_dead_peer_is_not_waited_for_long() {
+    let configs = mesh(4);
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    world.vanish(3);
+    world.kill(1);
+    world.run(millis(500));
+    world.start(1, configs[1].clone(), RESTART);
+    world.run(secs(1));
+    let waits = world.nodes[1].speaker.as_ref().unwrap().restart_waits_for();
+    assert_eq!(waits.iter().map(|w| w.peer.as_str()).collect::<Vec<_>>(), ["n3"]);
+    assert!(world.nodes[1].fib.contains_key(&net("10.65.3.0/26")), "kept while we wait");
+    let own = world.heard(0, 1);
+    assert!(own.iter().any(|r| r.prefix == net("10.65.1.0/26") && !r.stale), "own routes at once");
+    world.until(secs(6), "restart complete", |w| restart_event(w, 1).is_some());
+    world.run(millis(100));
+    assert!(!world.nodes[1].fib.contains_key(&net("10.65.3.0/26")), "swept");
+}
+
+#[test]
+fn two_that_restart_together_do_not_wait_for_each_other() {
+    let configs = mesh(3);
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    let before: Vec<_> = (0..3).map(|n| fib(&world, n)).collect();
+    world.kill(0);
+    world.kill(1);
+    world.run(millis(300));
+    world.start(0, configs[0].clone(), RESTART);
+    world.start(1, configs[1].clone(), RESTART);
+    world.until(secs(6), "both complete", |w| (0..2).all(|n| restart_event(w, n).is_some()));
+    world.run(secs(1));
+    assert_eq!((0..3).map(|n| fib(&world, n)).collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn a_helper_gives_up_when_the_peer_stays_away() {
+    let restart = GracefulRestart { restart_time: 10, ..GracefulRestart::default() };
+    let mut configs = mesh(2);
+    for c in &mut configs {
+        c.peers[0].graceful_restart = restart;
+    }
+    let mut world = World::of(configs);
+    world.run(secs(3));
+    world.kill(1);
+    world.run(secs(9));
+    assert!(world.heard(0, 1)[0].stale);
+    assert!(world.nodes[0].fib.contains_key(&net("10.65.1.0/26")));
+    world.run(secs(2));
+    assert!(world.heard(0, 1).is_empty());
+    assert!(!world.nodes[0].fib.contains_key(&net("10.65.1.0/26")));
+}
+
+#[test]
+fn a_peer_that_kept_nothing_gets_no_help() {
+    let configs = mesh(2);
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    world.kill(1);
+    world.run(secs(1));
+    assert!(world.heard(0, 1)[0].stale);
+    let mut empty = configs[1].clone();
+    empty.originated.clear();
+    world.nodes[1].fib.clear();
+    world.start(1, empty, Start::default());
+    world.until(secs(7), "session", |w| w.up(0, 1));
+    world.run(millis(20));
+    assert!(world.heard(0, 1).is_empty(), "no F bit: gone before End-of-RIB");
+}
+
+#[test]
+fn a_planned_stop_is_quiet_and_a_removed_peer_is_forgotten() {
+    let mut configs = mesh(2);
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    world.handle(1, Input::Command(Command::Stop));
+    world.run(millis(100));
+    assert!(!world.up(0, 1));
+    assert!(world.nodes[0].fib.contains_key(&net("10.65.1.0/26")), "no Cease: routes stay");
+
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    configs[1].peers.clear();
+    let diff = world.configure(1, configs[1].clone());
+    assert_eq!(diff.removed, ["n0"]);
+    world.run(millis(100));
+    assert!(world.heard(0, 1).is_empty(), "a hard reset ends it for good");
+    assert!(world.best(1).len() == 1);
+}
+
+#[test]
+fn hold_timer_expiry_keeps_routes_where_both_agree() {
+    for notification in [true, false] {
+        let mut configs = mesh(2);
+        for c in &mut configs {
+            c.peers[0].hold_time = 3;
+            c.peers[0].graceful_restart.notification = notification;
+        }
+        let mut world = World::of(configs);
+        world.run(secs(3));
+        world.cut.push((0, 1));
+        world.run(secs(5));
+        assert!(!world.up(0, 1));
+        assert_eq!(world.heard(0, 1).len(), usize::from(notification), "RFC 8538");
+    }
+}
+
+#[test]
+fn a_second_restart_inside_the_first_takes_what_was_stale() {
+    let mut configs = mesh(2);
+    configs[1].originated.push(blackhole("10.99.0.0/24"));
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    assert_eq!(world.heard(0, 1).len(), 2);
+    world.kill(1);
+    world.run(millis(200));
+    // It comes back and dies before it has told everything: local routes are not complete, so there is no End-of-RIB.
+    configs[1].originated.truncate(1);
+    world.start(1, configs[1].clone(), Start { local_routes: true, ..RESTART });
+    world.until(secs(7), "session", |w| w.up(0, 1));
+    world.run(millis(100));
+    assert_eq!(world.heard(0, 1).iter().filter(|r| r.stale).count(), 1);
+    world.kill(1);
+    world.run(secs(1));
+    assert_eq!(world.heard_prefixes(0, 1), ["10.65.1.0/26"], "stale twice over is gone");
+}
+
+#[test]
+fn deferral_has_an_end_whatever_peers_do() {
+    let mut configs = mesh(2);
+    configs[1].restart = RestartConfig { deferral: secs(20), ..RestartConfig::default() };
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    world.kill(1);
+    // n0 restarts too, and never completes: it is connected, but says no End-of-RIB and no R bit.
+    world.kill(0);
+    world.run(millis(100));
+    world.nodes[0].fib.clear();
+    world.start(0, configs[0].clone(), Start { local_routes: true, ..Start::default() });
+    world.start(1, configs[1].clone(), RESTART);
+    world.run(secs(15));
+    assert_eq!(restart_event(&world, 1), None);
+    world.run(secs(6));
+    assert_eq!(restart_event(&world, 1), Some(DeferralEnd::TimedOut));
+}

@@ -1,0 +1,307 @@
+//! Routes between speakers: reflection, ADD-PATH, load sharing, next hops, filters, refresh, limits, slow peers.
+
+mod harness;
+
+use bird_speaker::config::{AddPath, ExportScope, LimitAction, Originated, PrefixLimit};
+use bird_speaker::fsm::State;
+use bird_speaker::io::{Command, FibTarget, Resolution};
+use bird_speaker::policy::{Action, FilterSet, MatchOperator, Operation, Rule};
+use bird_speaker::view::RouteFilter;
+use bird_speaker::{Config, Event, ExportReason, ImportReason, Input, PeerConfig};
+use harness::{World, address, blackhole, config, millis, net, peer, secs};
+
+fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
+    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, asn) }
+}
+
+fn no_add_path(p: PeerConfig) -> PeerConfig {
+    PeerConfig { add_path: AddPath::default(), ..p }
+}
+
+fn settle(world: &mut World) {
+    world.run(secs(2));
+}
+
+/// ```text
+///   n1 (client) ── n0 (reflector) ── n2 (client)
+///                       └─────────── n3 (not a client)
+/// ```
+#[test]
+fn a_reflector_tells_clients_everything_and_others_what_clients_said() {
+    for add_path in [false, true] {
+        let tune = |p: PeerConfig| if add_path { p } else { no_add_path(p) };
+        let client = |n: usize| {
+            tune(PeerConfig {
+                route_reflector_client: true,
+                cluster_id: Some("224.0.0.1".parse().unwrap()),
+                ..peer(n, 64512)
+            })
+        };
+        let mut world = World::of(vec![
+            node(0, 64512, vec![client(1), client(2), tune(peer(3, 64512))]),
+            node(1, 64512, vec![tune(peer(0, 64512))]),
+            node(2, 64512, vec![tune(peer(0, 64512))]),
+            node(3, 64512, vec![tune(peer(0, 64512))]),
+        ]);
+        settle(&mut world);
+        assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26", "10.65.2.0/26", "10.65.3.0/26"]);
+        assert_eq!(world.heard_prefixes(3, 0), ["10.65.0.0/26", "10.65.1.0/26", "10.65.2.0/26"]);
+        let reflected = world.heard(1, 0).into_iter().find(|r| r.prefix == net("10.65.2.0/26")).unwrap();
+        assert_eq!(reflected.attrs.originator_id, Some("10.20.0.3".parse().unwrap()));
+        assert_eq!(reflected.attrs.cluster_list, ["224.0.0.1".parse::<std::net::Ipv4Addr>().unwrap()]);
+        assert_eq!(reflected.next_hop, Some(address(2)), "next hop untouched");
+        world.kill(2);
+        world.run(secs(300));
+        assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26", "10.65.3.0/26"]);
+    }
+}
+
+#[test]
+fn two_reflectors_of_one_cluster_do_not_loop() {
+    let cluster = Some("224.0.0.9".parse().unwrap());
+    let client =
+        |n: usize| PeerConfig { route_reflector_client: true, cluster_id: cluster, ..peer(n, 64512) };
+    let fellow = |n: usize| PeerConfig { cluster_id: cluster, ..peer(n, 64512) };
+    let mut world = World::of(vec![
+        node(0, 64512, vec![fellow(1), client(2)]),
+        node(1, 64512, vec![fellow(0), client(2)]),
+        node(2, 64512, vec![peer(0, 64512), peer(1, 64512)]),
+    ]);
+    settle(&mut world);
+    let looped = world.heard(0, 1).into_iter().find(|r| r.prefix == net("10.65.2.0/26")).unwrap();
+    assert_eq!(looped.import, ImportReason::OwnCluster);
+    let back = world.heard(2, 0).into_iter().any(|r| r.prefix == net("10.65.2.0/26"));
+    assert!(!back, "a client is not told its own route");
+    let before = world.nodes[0].speaker.as_ref().unwrap().peer_views()[0].counters;
+    world.run(secs(600));
+    let after = world.nodes[0].speaker.as_ref().unwrap().peer_views()[0].counters;
+    assert_eq!(before.updates_received, after.updates_received, "silence");
+}
+
+/// The same prefix at n1 and n2, heard by n0 directly; n3 hears it from n0.
+fn anycast(add_path: bool) -> World {
+    let tune = |p: PeerConfig| if add_path { p } else { no_add_path(p) };
+    let client = |n: usize| tune(PeerConfig { route_reflector_client: true, ..peer(n, 64512) });
+    let service = |n: usize| {
+        let mut c = node(n, 64512, vec![tune(peer(0, 64512))]);
+        c.originated.push(blackhole("10.96.0.10/32"));
+        c
+    };
+    let mut world = World::of(vec![
+        node(0, 64512, vec![client(1), client(2), client(3)]),
+        service(1),
+        service(2),
+        node(3, 64512, vec![tune(peer(0, 64512))]),
+    ]);
+    settle(&mut world);
+    world
+}
+
+fn gateways(world: &World, n: usize, prefix: &str) -> Vec<std::net::IpAddr> {
+    match world.nodes[n].fib.get(&net(prefix)).map(|r| &r.target) {
+        Some(FibTarget::Hops(hops)) => hops.iter().map(|h| h.via).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn equal_paths_share_the_load_and_add_path_carries_them_through_a_reflector() {
+    let mut world = anycast(true);
+    assert_eq!(gateways(&world, 0, "10.96.0.10/32"), [address(1), address(2)]);
+    assert_eq!(gateways(&world, 3, "10.96.0.10/32"), [address(1), address(2)]);
+    world.vanish(2);
+    world.run(secs(400));
+    assert_eq!(gateways(&world, 0, "10.96.0.10/32"), [address(1)]);
+    assert_eq!(gateways(&world, 3, "10.96.0.10/32"), [address(1)]);
+
+    let plain = anycast(false);
+    assert_eq!(gateways(&plain, 3, "10.96.0.10/32").len(), 1, "without ADD-PATH one path is told");
+}
+
+#[test]
+fn a_next_hop_that_is_lost_takes_its_paths_along_and_gives_them_back() {
+    let mut world = anycast(true);
+    world.handle(0, Input::NextHop { address: address(1), resolution: Resolution::Unreachable });
+    world.run(millis(50));
+    assert_eq!(gateways(&world, 0, "10.96.0.10/32"), [address(2)]);
+    assert_eq!(gateways(&world, 3, "10.96.0.10/32"), [address(2)], "and others hear of it");
+    let lost = world.heard(0, 1).into_iter().find(|r| r.prefix == net("10.96.0.10/32")).unwrap();
+    assert!(!lost.reachable && !lost.best);
+    let hop = bird_speaker::io::ResolvedHop { gateway: None, ifindex: 2, interface: "eth0".into() };
+    let back = Resolution::Via { hops: vec![hop], metric: 0 };
+    world.handle(0, Input::NextHop { address: address(1), resolution: back });
+    world.run(millis(50));
+    assert_eq!(gateways(&world, 3, "10.96.0.10/32"), [address(1), address(2)]);
+}
+
+#[test]
+fn a_new_filter_is_applied_without_a_new_session() {
+    let mut one = node(0, 65000, vec![peer(1, 65001)]);
+    one.originated.push(blackhole("10.66.0.0/16"));
+    let mut two = node(1, 65001, vec![peer(0, 65000)]);
+    let mut world = World::of(vec![one.clone(), two.clone()]);
+    settle(&mut world);
+    assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26", "10.66.0.0/16"]);
+
+    let reject = Rule {
+        action: Action::Reject,
+        cidr: Some(net("10.66.0.0/16")),
+        match_operator: Some(MatchOperator::In),
+        ..Rule::default()
+    };
+    let tag = Rule {
+        operations: vec![
+            Operation::AddCommunity("65000:7".parse().unwrap()),
+            Operation::PrependAsPath(vec![65000, 65000]),
+        ],
+        ..Rule::default()
+    };
+    one.filters
+        .insert("f".into(), FilterSet { export_v4: vec![reject.clone(), tag], ..FilterSet::default() });
+    one.peers[0].export = vec!["f".into()];
+    let diff = world.configure(0, one.clone());
+    assert_eq!((diff.reset.len(), diff.reevaluated), (0, vec!["n1".to_owned()]));
+    world.run(millis(50));
+    let heard = world.heard(1, 0);
+    assert_eq!(heard.len(), 1, "the other is withdrawn");
+    assert_eq!(heard[0].attrs.communities, ["65000:7"]);
+    assert_eq!(heard[0].attrs.as_path, [65000, 65000, 65000]);
+
+    // The receiving side: rejected routes are kept, and come back without being sent again.
+    two.filters.insert(
+        "f".into(),
+        FilterSet {
+            import_v4: vec![Rule { action: Action::Reject, ..Rule::default() }],
+            ..FilterSet::default()
+        },
+    );
+    two.peers[0].import = vec!["f".into()];
+    world.configure(1, two.clone());
+    world.run(millis(50));
+    assert_eq!(world.heard(1, 0)[0].import, ImportReason::FilterRejects);
+    assert!(!world.nodes[1].fib.contains_key(&net("10.65.0.0/26")));
+    two.peers[0].import.clear();
+    world.configure(1, two);
+    world.run(millis(50));
+    assert_eq!(world.heard(1, 0)[0].import, ImportReason::Accepted);
+    assert!(world.nodes[1].fib.contains_key(&net("10.65.0.0/26")));
+    let established: u64 =
+        world.nodes.iter().map(|n| n.speaker.as_ref().unwrap().peer_views()[0].counters.established).sum();
+    assert_eq!(established, 2, "one session, all the time");
+}
+
+#[test]
+fn a_group_that_splits_tells_each_what_it_should_know() {
+    let mut hub = node(0, 65000, vec![peer(1, 65001), peer(2, 65002), peer(3, 65003)]);
+    hub.originated.push(blackhole("10.66.0.0/16"));
+    let spoke = |n: usize| node(n, 65000 + u32::try_from(n).unwrap(), vec![peer(0, 65000)]);
+    let mut world = World::of(vec![hub.clone(), spoke(1), spoke(2), spoke(3)]);
+    settle(&mut world);
+    assert_eq!(world.nodes[0].speaker.as_ref().unwrap().totals().groups, 1);
+    hub.peers[1].export_scope = ExportScope::Own;
+    hub.peers[2].next_hop = bird_speaker::config::NextHopMode::Keep;
+    let diff = world.configure(0, hub);
+    assert!(diff.reset.is_empty());
+    world.run(millis(100));
+    assert_eq!(world.nodes[0].speaker.as_ref().unwrap().totals().groups, 3);
+    assert_eq!(world.heard_prefixes(2, 0), ["10.65.0.0/26", "10.66.0.0/16"], "its own only");
+    assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26", "10.65.2.0/26", "10.65.3.0/26", "10.66.0.0/16"]);
+    let kept = world.heard(3, 0).into_iter().find(|r| r.prefix == net("10.65.1.0/26")).unwrap();
+    assert_eq!(kept.next_hop, Some(address(1)));
+    let explained = world.nodes[0].speaker.as_ref().unwrap().explain(net("10.65.1.0/26"));
+    let why = |peer: &str| explained.exports.iter().find(|e| e.peer == peer).map(|e| (e.accepted, e.reason));
+    assert_eq!(why("n1"), Some((false, ExportReason::SplitHorizon)));
+    assert_eq!(why("n2"), Some((false, ExportReason::ScopeOwn)));
+    assert_eq!(why("n3"), Some((true, ExportReason::Router)));
+}
+
+#[test]
+fn refresh_brings_the_same_table_and_drops_what_is_gone() {
+    let mut world =
+        World::of(vec![node(0, 65000, vec![peer(1, 65001)]), node(1, 65001, vec![peer(0, 65000)])]);
+    settle(&mut world);
+    let before = world.heard(0, 1);
+    let updates = |w: &World| w.nodes[0].speaker.as_ref().unwrap().peer_views()[0].counters.updates_received;
+    let count = updates(&world);
+    world.handle(0, Input::Command(Command::RefreshIn { peer: "n1".into() }));
+    world.run(millis(50));
+    assert_eq!(world.heard(0, 1), before);
+    assert!(updates(&world) > count, "it was said again");
+    world.handle(1, Input::Command(Command::RefreshOut { peer: "n0".into() }));
+    world.run(millis(50));
+    assert_eq!(world.heard(0, 1), before);
+}
+
+#[test]
+fn limits_warn_discard_and_reset() {
+    for action in [LimitAction::Warn, LimitAction::Discard, LimitAction::Reset] {
+        let limit = PrefixLimit { max: 3, action, restart: Some(secs(30)) };
+        let mut sender = node(1, 65001, vec![peer(0, 65000)]);
+        sender.originated = (0..5).map(|i| blackhole(&format!("10.70.{i}.0/24"))).collect();
+        let mut world = World::of(vec![
+            node(0, 65000, vec![PeerConfig { prefix_limit: Some(limit), ..peer(1, 65001) }]),
+            sender.clone(),
+        ]);
+        world.run(secs(5));
+        let events = world.nodes[0].events.iter().filter(|e| matches!(e, Event::PrefixLimit { .. })).count();
+        assert_eq!(events, 1, "{action:?}");
+        match action {
+            LimitAction::Warn => assert_eq!(world.heard(0, 1).len(), 5),
+            LimitAction::Discard => assert_eq!(world.heard(0, 1).len(), 3),
+            LimitAction::Reset => {
+                assert_eq!(world.state(0, 1), State::Idle);
+                sender.originated.truncate(2);
+                world.configure(1, sender);
+                world.run(secs(60));
+                assert_eq!(world.heard(0, 1).len(), 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_slow_peer_costs_nothing_and_misses_nothing() {
+    let spoke = |n: usize| node(n, 65000 + u32::try_from(n).unwrap(), vec![peer(0, 65000)]);
+    let mut hub = node(0, 65000, vec![peer(1, 65001), peer(2, 65002)]);
+    let mut world = World::of(vec![hub.clone(), spoke(1), spoke(2)]);
+    settle(&mut world);
+    world.nodes[2].deaf = true;
+    for round in 0..20_u32 {
+        hub.originated = (0..200)
+            .filter(|i| i % 7 != round % 7)
+            .map(|i| Originated {
+                metric: Some(round),
+                ..blackhole(&format!("10.{}.{i}.0/24", 70 + round % 3))
+            })
+            .collect();
+        world.configure(0, hub.clone());
+        world.run(millis(300));
+    }
+    let fast: Vec<String> = world.heard_prefixes(1, 0);
+    assert_eq!(fast.len(), hub.originated.len() + 1);
+    world.hear(2);
+    world.run(secs(1));
+    let slow: Vec<String> = world.heard_prefixes(2, 0);
+    let without = |list: &[String], own: &str| -> Vec<String> {
+        list.iter().filter(|p| !p.starts_with(own)).cloned().collect()
+    };
+    assert_eq!(without(&slow, "10.65."), without(&fast, "10.65."));
+}
+
+#[test]
+fn a_long_table_arrives_whole_in_both_directions() {
+    let mut one = node(0, 65000, vec![peer(1, 65001)]);
+    one.originated = (0..30_000_u32).map(|i| blackhole(&format!("11.{}.{}.0/24", i >> 8, i & 255))).collect();
+    let mut world = World::of(vec![one.clone(), node(1, 65001, vec![peer(0, 65000)])]);
+    settle(&mut world);
+    assert_eq!(world.heard(1, 0).len(), 30_000);
+    one.originated.truncate(10);
+    world.configure(0, one);
+    world.run(secs(1));
+    assert_eq!(world.heard(1, 0).len(), 10);
+    let filter = RouteFilter { limit: Some(3), ..RouteFilter::default() };
+    assert_eq!(world.nodes[1].speaker.as_ref().unwrap().routes(&filter).len(), 3);
+    world.run(secs(5));
+    let totals = world.nodes[1].speaker.as_ref().unwrap().totals();
+    assert_eq!((totals.paths, totals.prefixes), (11, 11));
+}
