@@ -34,6 +34,9 @@ pub struct Config {
     pub ignored_interfaces: Vec<String>,
     /// How a restart of this speaker treats what it left in the kernel.
     pub restart: RestartConfig,
+    /// Bytes of encoded UPDATEs kept for the slowest reader of an update group; who is further behind, and reads nothing, is
+    /// brought up to date from the table when it reads again. Counts for groups made from then on.
+    pub export_log: usize,
     /// Seed of all jitter. Give each node its own, for example a hash of its name.
     pub seed: u64,
 }
@@ -50,6 +53,7 @@ impl Default for Config {
             kernel: KernelRules::default(),
             ignored_interfaces: Vec::new(),
             restart: RestartConfig::default(),
+            export_log: 4 << 20,
             seed: 0,
         }
     }

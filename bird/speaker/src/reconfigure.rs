@@ -96,6 +96,8 @@ impl Speaker {
             self.v4.mark_groups();
             self.v6.mark_groups();
         }
+        self.v4.export_log = new.export_log;
+        self.v6.export_log = new.export_log;
         if old.kernel != new.kernel {
             let origins = std::mem::take(&mut self.core.kernel.origins);
             self.core.kernel.forget_memo(&mut self.core.fib_routes);

@@ -72,17 +72,30 @@ pub(super) struct Member {
     last_read: Time,
 }
 
+/// A member's walk over what the group holds.
 #[derive(Debug, Clone, Copy)]
 struct Sync {
     next: usize,
-    /// Only what changed after this flush; withdrawals included. `None`: everything there is.
+    /// Tell everything there is; otherwise only what changed.
+    all: bool,
+    /// Tell what changed after this flush, withdrawals included.
     since: Option<u32>,
-    /// Flush at the start of the walk.
+    /// Flushes up to this one were behind the member when the walk began.
     started: u32,
     /// The log went on without the member meanwhile: walk again for what changed since the start.
     cut: bool,
     /// Say EoRR at the end (RFC 7313).
     refresh: bool,
+}
+
+impl Sync {
+    fn everything(started: u32) -> Sync {
+        Sync { next: 0, all: true, since: None, started, cut: false, refresh: false }
+    }
+
+    fn changes(since: u32, started: u32) -> Sync {
+        Sync { next: 0, all: false, since: Some(since), started, cut: false, refresh: false }
+    }
 }
 
 /// Everything that encoding needs besides the group and the table.
@@ -109,8 +122,6 @@ impl<N: Net> ExportCtx<'_, N> {
     }
 }
 
-/// A log beyond this waits for its slowest reader, if that reads at all.
-const LOG_LIMIT: usize = 4 << 20;
 /// Who reads nothing for this long is not waited for.
 const STALLED: Duration = Duration::from_millis(200);
 /// Slots looked at in one step of a walk.
@@ -134,6 +145,8 @@ pub(crate) struct Group<N: Net> {
     pub(super) log: VecDeque<Chunk>,
     log_start: u64,
     pub(super) log_bytes: usize,
+    /// A log beyond this waits for its slowest reader, if that reads at all.
+    log_limit: usize,
     pub(super) seq: u32,
     /// Members are to be told that there is something.
     pub(crate) wake: bool,
@@ -144,7 +157,7 @@ pub(crate) struct Group<N: Net> {
 
 impl<N: Net> Group<N> {
     /// A group without members to which everything is news.
-    pub(crate) fn new(key: GroupKey, table: &Table<N>) -> Self {
+    pub(crate) fn new(key: GroupKey, table: &Table<N>, log_limit: usize) -> Self {
         let add_path = key.add_path(N::FAMILY);
         let mut group = Group {
             key,
@@ -159,6 +172,7 @@ impl<N: Net> Group<N> {
             log: VecDeque::new(),
             log_start: 0,
             log_bytes: 0,
+            log_limit,
             seq: 1,
             wake: false,
             waiting_until: None,
@@ -226,7 +240,7 @@ impl<N: Net> Group<N> {
             peer,
             at: self.log_end(),
             seq: self.seq,
-            sync: Some(Sync { next: 0, since: None, started: self.seq, cut: false, refresh: false }),
+            sync: Some(Sync::everything(self.seq)),
             private: VecDeque::new(),
             unlearn: Vec::new(),
             eor_due: eor,
@@ -262,20 +276,15 @@ impl<N: Net> Group<N> {
         }
     }
 
-    /// Sends everything to a member again; with `enhanced`, framed by BoRR and EoRR.
+    /// Sends everything to a member again; with `enhanced`, framed by BoRR and EoRR. What it has not read yet stays due.
     pub(crate) fn refresh(&mut self, member: usize, enhanced: bool) {
-        let started = self.seq;
-        let end = self.log_end();
         let Some(m) = self.members[member].as_mut() else { return };
-        let at = m.at;
-        m.sync = Some(Sync { next: 0, since: None, started, cut: false, refresh: enhanced });
-        m.seq = started;
-        m.at = end;
-        m.private.clear();
+        let (since, cut) = m.sync.map_or((None, false), |s| (s.since, s.cut));
+        m.sync = Some(Sync { since, cut, refresh: enhanced, ..Sync::everything(m.seq) });
         if enhanced {
             m.private.push_back(refresh_message::<N>(RefreshKind::Begin));
         }
-        self.unread(at);
+        self.wake = true;
     }
 
     /// Changes what the group is, for all its members: they are told what differs.
@@ -361,7 +370,7 @@ impl<N: Net> Group<N> {
                 self.log_start += 1;
             }
         }
-        if self.waiting_until.is_some() && self.log_bytes < LOG_LIMIT / 2 {
+        if self.waiting_until.is_some() && self.log_bytes < self.log_limit / 2 {
             self.waiting_until = None;
             self.wake = true;
         }
@@ -388,10 +397,12 @@ impl<N: Net> Group<N> {
             }
             if m.at < end {
                 // The log is never cut before a member that is not walking.
-                let chunk = &mut self.log
-                    [usize::try_from(m.at - self.log_start).expect("invariant: log fits memory")];
+                let index = usize::try_from(m.at - self.log_start).expect("invariant: the log fits memory");
+                let next = self.log.get(index + 1).map(|c| c.seq);
+                let chunk = &mut self.log[index];
                 m.at += 1;
-                m.seq = chunk.seq;
+                // A flush is behind the member when its last chunk is.
+                m.seq = if next == Some(chunk.seq) { chunk.seq - 1 } else { chunk.seq };
                 if m.at == end {
                     m.seq = seq;
                 }
@@ -407,7 +418,7 @@ impl<N: Net> Group<N> {
             }
             m.seq = seq;
             if work {
-                if self.log_bytes >= LOG_LIMIT && !self.cut_stalled(now) {
+                if self.log_bytes >= self.log_limit && !self.cut_stalled(now) {
                     self.waiting_until = Some(now + STALLED);
                     return None;
                 }
@@ -462,8 +473,7 @@ impl<N: Net> Group<N> {
             match &mut m.sync {
                 Some(sync) => sync.cut = true,
                 None => {
-                    let (since, started) = (Some(m.seq), self.seq);
-                    m.sync = Some(Sync { next: 0, since, started, cut: false, refresh: false });
+                    m.sync = Some(Sync::changes(m.seq, self.seq));
                 }
             }
             left.push(m.at);
@@ -488,15 +498,11 @@ impl<N: Net> Group<N> {
             let out = self.out[slot];
             let slot = u32::try_from(slot).expect("invariant: slots are numbered by u32");
             let wanted = out.attr != AttrId::NONE && out.from != peer;
-            match sync.since {
-                None if wanted => items.push(super::flush::Item::announce(Audience::Only(peer), out, slot)),
-                Some(since) if out.seq > since && wanted => {
-                    items.push(super::flush::Item::announce(Audience::Only(peer), out, slot));
-                }
-                Some(since) if out.seq > since => {
-                    items.push(super::flush::Item::withdraw(Audience::Only(peer), slot));
-                }
-                _ => {}
+            let changed = sync.since.is_some_and(|since| out.seq > since);
+            if wanted && (sync.all || changed) {
+                items.push(super::flush::Item::announce(Audience::Only(peer), out, slot));
+            } else if changed {
+                items.push(super::flush::Item::withdraw(Audience::Only(peer), slot));
             }
         }
         let bytes = self.encode(&mut items, table, ctx);
@@ -511,13 +517,7 @@ impl<N: Net> Group<N> {
         if sync.refresh {
             m.private.push_back(refresh_message::<N>(RefreshKind::End));
         }
-        m.sync = sync.cut.then_some(Sync {
-            next: 0,
-            since: Some(sync.started),
-            started: seq,
-            cut: false,
-            refresh: false,
-        });
+        m.sync = sync.cut.then(|| Sync::changes(sync.started, seq));
     }
 
     /// Puts an encoded chunk into the log, for everybody.

@@ -87,11 +87,14 @@ pub(crate) struct Rib<N: Net> {
     purge_at: usize,
     /// Paths held per peer, filtered ones included.
     pub(crate) received: Vec<u32>,
+    /// [`crate::Config::export_log`].
+    pub(crate) export_log: usize,
 }
 
 impl<N: Net> Rib<N> {
     pub(crate) fn new(seed: u64, rules: &ExportRules) -> Self {
         Rib {
+            export_log: usize::MAX,
             table: Table::new(seed),
             rules: Rules::new(rules),
             groups: Vec::new(),
@@ -523,7 +526,7 @@ impl<N: Net> Rib<N> {
         if key.add_path(N::FAMILY) {
             self.table.use_slots();
         }
-        let group = Some(Group::new(key, &self.table));
+        let group = Some(Group::new(key, &self.table, self.export_log));
         if let Some(at) = self.groups.iter().position(Option::is_none) {
             self.groups[at] = group;
             at
