@@ -73,7 +73,7 @@ pub struct SyncOptions {
     pub retry_soon: Duration,
     /// The same when it was lost longer ago.
     pub retry_later: Duration,
-    /// Longest wait between two attempts at a store that fails slowly or refuses access.
+    /// Longest wait between two attempts at a store that refuses access.
     pub retry_rarely: Duration,
 }
 

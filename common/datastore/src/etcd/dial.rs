@@ -123,30 +123,32 @@ impl Dialer {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tries every member, each with a head start over the next; the first that answers wins.
+    /// Tries every member, each with a head start over the next, and silent ones again beside the attempts under
+    /// way: a connection begun while packets are dropped waits for TCP's own, ever rarer repetitions, a fresh one
+    /// does not. The first that answers wins; when an attempt has failed for every member, that is the answer.
     async fn dial(&self) -> Result<(usize, Client), Error> {
         let count = self.config.endpoints.len();
         let first = self.first.load(Ordering::Relaxed) % count;
-        let mut waiting = (0..count).map(|offset| (first + offset) % count);
+        let mut order = (0..count).map(|offset| (first + offset) % count).cycle();
+        let mut failures: Vec<Option<Error>> = vec![None; count];
         let mut running = FuturesUnordered::new();
-        let mut failures: Vec<Error> = Vec::new();
-        running.extend(waiting.next().map(|index| self.attempt(index)));
+        running.extend(order.next().map(|index| self.attempt(index)));
         loop {
+            let silent = failures.iter().any(Option::is_none);
             tokio::select! {
                 biased;
                 Some((index, result)) = running.next() => match result {
                     Ok(client) => return Ok((index, client)),
                     Err(err) => {
-                        failures.push(err);
-                        match waiting.next() {
-                            Some(index) => running.push(self.attempt(index)),
-                            None if running.is_empty() => return Err(all_failed(failures)),
-                            None => {}
+                        failures[index].get_or_insert(err);
+                        if failures.iter().all(Option::is_some) {
+                            return Err(all_failed(failures.into_iter().flatten().collect()));
                         }
+                        running.extend(order.find(|at| failures[*at].is_none()).map(|at| self.attempt(at)));
                     }
                 },
-                () = sleep(HEAD_START), if waiting.len() > 0 => {
-                    running.extend(waiting.next().map(|index| self.attempt(index)));
+                () = sleep(HEAD_START), if silent => {
+                    running.extend(order.find(|at| failures[*at].is_none()).map(|at| self.attempt(at)));
                 }
             }
         }

@@ -270,12 +270,11 @@ impl Worker {
         let recent = self.lost_since.is_some_and(|since| since.elapsed() < RECENT);
         let most = if refused_access {
             options.retry_rarely
-        } else if self.failures <= 1 || (took < QUICK && recent) {
+        } else if self.failures <= 1 || recent || took >= QUICK {
+            // What took its time to fail has paced itself.
             options.retry_soon
-        } else if took < QUICK {
-            options.retry_later
         } else {
-            options.retry_rarely
+            options.retry_later
         };
         let doubled = SHORTEST_WAIT * 2_u32.saturating_pow(self.failures.min(10));
         jittered(doubled.min(most), 0.5)
