@@ -97,6 +97,9 @@ pub struct PeerConfig {
     pub families: Families,
     /// Wait to be called.
     pub passive: bool,
+    /// When passive: call after all when nobody has called for this long. A peer that still holds a dead session
+    /// of ours does not call; our call shows it that the session is dead. `None`: never call.
+    pub patience: Option<Duration>,
     /// Administratively up.
     pub enabled: bool,
     /// Local address to bind when calling; calls arriving at another address are refused when set.
@@ -164,6 +167,7 @@ impl Default for PeerConfig {
             local_as: None,
             families: Families { ipv4: true, ipv6: false },
             passive: false,
+            patience: None,
             enabled: true,
             source_address: None,
             next_hop_v4: None,

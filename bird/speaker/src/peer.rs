@@ -89,17 +89,22 @@ impl Helper {
     }
 }
 
+/// How long a peer of this kind is given to call before we do.
+fn patience(config: &PeerConfig) -> Duration {
+    config.patience.filter(|_| config.passive).unwrap_or_default()
+}
+
 impl Peer {
     pub(crate) fn new(index: PeerIndex, config: PeerConfig, all: &Config, now: Time) -> Self {
         let mut peer = Peer {
             index,
             name: config.name.as_str().into(),
             error_wait: config.error_wait.0,
+            retry_at: Some(now + patience(&config)),
             config: Arc::new(config),
             range: None,
             conns: SmallVec::new(),
             established: None,
-            retry_at: Some(now),
             failures: 0,
             idle_until: None,
             held_down: false,
@@ -142,7 +147,13 @@ impl Peer {
 
     /// Whether we call it.
     pub(crate) fn is_called(&self) -> bool {
-        self.is_wanted() && !self.config.passive && self.range.is_none()
+        let waits = self.config.passive && self.config.patience.is_none();
+        self.is_wanted() && !waits && self.range.is_none()
+    }
+
+    /// How long it is given to call before we do.
+    pub(crate) fn patience(&self) -> Duration {
+        patience(&self.config)
     }
 
     /// Its state, in the RFC's words.

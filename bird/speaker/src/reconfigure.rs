@@ -215,7 +215,7 @@ impl Speaker {
             if let Some(peer) = self.peer_mut(index) {
                 peer.idle_until = None;
                 peer.failures = 0;
-                peer.retry_at = Some(now);
+                peer.retry_at = Some(now + peer.patience());
             }
             self.arm_peer(index);
         }

@@ -103,9 +103,9 @@ impl Speaker {
 
     /// Calls again after about `pause`, unless there is a session by then.
     pub(crate) fn retry_in(&mut self, now: Time, index: PeerIndex, pause: Duration) {
-        let at = now + self.jitter.spread(pause);
+        let pause = self.jitter.spread(pause);
         if let Some(peer) = self.peer_mut(index) {
-            peer.retry_at = Some(at);
+            peer.retry_at = Some(now + pause.max(peer.patience()));
         }
         self.arm_peer(index);
     }
@@ -684,7 +684,10 @@ impl Speaker {
         if back || done {
             self.end_help(now, index);
         }
-        if idle || retry {
+        let patience = self.peer(index).map(Peer::patience).unwrap_or_default();
+        if idle && !patience.is_zero() {
+            self.retry_in(now, index, patience);
+        } else if idle || retry {
             self.dial(now, index);
         }
         self.arm_peer(index);
