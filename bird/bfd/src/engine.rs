@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::event::{Event, Status, Time};
 use crate::packet::{ControlPacket, Discard, LEN};
@@ -200,7 +200,13 @@ impl Engine {
 
     /// Whether any session of this family and kind exists: whether its port must be open.
     pub fn listens(&self, v4: bool, hops: Hops) -> bool {
-        self.by_peer.keys().any(|(kind, peer)| *kind == hops && peer.is_ipv4() == v4)
+        let range: [IpAddr; 2] = if v4 {
+            [Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()]
+        } else {
+            [Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from([0xff; 16]).into()]
+        };
+        let [first, last] = range.map(|address| (hops, address));
+        self.by_peer.range(first..=last).next().is_some()
     }
 
     fn remove(&mut self, now: Time, key: &SessionKey) {
@@ -301,4 +307,27 @@ fn belongs(key: &SessionKey, arrival: &Arrival<'_>) -> bool {
         && key.peer == arrival.source
         && matches(key.local)
         && key.interface.is_none_or(|wanted| arrival.interface.is_none_or(|actual| actual == wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listens_where_a_session_is() {
+        let mut engine = Engine::new(1);
+        let peers =
+            [("192.0.2.1", Hops::Single), ("255.255.255.254", Hops::Multi), ("fe80::1", Hops::Single)];
+        let all = || [Hops::Single, Hops::Multi].map(|hops| [true, false].map(|v4| (v4, hops))).concat();
+        let mut open = Vec::new();
+        for (peer, hops) in peers {
+            let peer: IpAddr = peer.parse().unwrap();
+            let key = SessionKey { peer, local: None, interface: Some(1), hops };
+            engine.set(Time::ZERO, key, Params::default()).unwrap();
+            open.push((peer.is_ipv4(), hops));
+            for (v4, hops) in all() {
+                assert_eq!(engine.listens(v4, hops), open.contains(&(v4, hops)), "{v4} {hops:?}");
+            }
+        }
+    }
 }

@@ -57,7 +57,7 @@ impl fmt::Display for SessionKey {
 /// Timers and manners of a session; may change while it is up, without taking it down.
 ///
 /// For the same detection time more and closer packets lose less: at 5 % loss a session with 300 ms x 3 goes down
-/// falsely more than once an hour, one with 150 ms x 6 once in months.
+/// falsely more than once an hour, one with 150 ms x 6 once in weeks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Params {
     /// Least interval at which we would like to send. While the session is not up, at least a second.

@@ -77,7 +77,7 @@ pub struct Report {
     pub discards: Discards,
     /// How the thread is scheduled.
     pub priority: Priority,
-    /// The most that a timer was ever late.
+    /// The most that a timer was late since the last report.
     pub latest: Duration,
 }
 
@@ -326,10 +326,12 @@ impl Worker {
 
     /// Does what the users want; `false` to end at once.
     fn obey(&mut self, now: Time, mut inbox: Inbox) -> bool {
-        let present: Vec<Status> = self.engine.status(now);
-        let staying = present.iter().filter(|status| !status.leaving).map(|status| status.key);
-        for key in inbox.unwanted(staying) {
-            self.engine.handle(now, Input::Remove(key));
+        if inbox.complete || !inbox.changes.is_empty() {
+            let present = self.engine.status(now);
+            let staying = present.iter().filter(|status| !status.leaving).map(|status| status.key);
+            for key in inbox.unwanted(staying) {
+                self.engine.handle(now, Input::Remove(key));
+            }
         }
         for (key, params) in std::mem::take(&mut inbox.changes) {
             if let Some(params) = params {
@@ -441,7 +443,7 @@ impl Worker {
         }
     }
 
-    fn make_report(&self, now: Time) -> Report {
+    fn make_report(&mut self, now: Time) -> Report {
         let problem =
             |status: &Status| self.senders.get(&status.discriminator).and_then(|out| out.problem.clone());
         let sessions = self.engine.status(now).into_iter().map(|status| (status, problem(&status))).collect();
@@ -453,7 +455,7 @@ impl Worker {
             ports: ports.collect(),
             discards: *self.engine.discards(),
             priority: self.turn.priority(),
-            latest: self.latest,
+            latest: std::mem::take(&mut self.latest),
         }
     }
 
