@@ -16,7 +16,7 @@ use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Su
     arg_required_else_help = true
 )]
 pub(crate) struct Line {
-    /// How much to tell: panic, fatal, error, warn, info, debug
+    /// Taken as calicoctl takes it; there is nothing to tell but results
     #[arg(short, long, global = true, default_value = "panic", value_name = "LEVEL", value_parser = LEVELS, ignore_case = true)]
     pub(crate) log_level: String,
     /// A context of a kubeconfig; without meaning here
@@ -284,9 +284,9 @@ pub(crate) struct IpamRelease {
     #[arg(long, value_name = "IP", conflicts_with = "from_report")]
     pub(crate) ip: Option<String>,
     /// Release what a report of ipam check calls leaked, in every one of the reports if several are given
-    #[arg(long, value_name = "FILE", action = ArgAction::Append, value_delimiter = ',')]
+    #[arg(long, value_name = "FILE", action = ArgAction::Append)]
     pub(crate) from_report: Vec<String>,
-    /// Release although the datastore is not locked, or the report is of another state
+    /// Release although the datastore is not locked, or another version made the report
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]

@@ -142,7 +142,8 @@ const BGP: &[&str] = &["NAME", "LOGSEVERITY", "MESHENABLED", "ASNUMBER"];
 const FILTER: &[&str] = &["NAME", "NUMEXPORTV4", "NUMIMPORTV4", "NUMEXPORTV6", "NUMIMPORTV6"];
 const CLUSTER: &[&str] = &["NAME", "CLUSTERGUID", "CLUSTERTYPE", "CALICOVERSION", "DATASTOREREADY"];
 
-static KINDS: &[KindInfo] = &[
+/// Every kind of the command line.
+pub(crate) static KINDS: &[KindInfo] = &[
     plain(
         Kind::Node,
         &[],

@@ -80,26 +80,37 @@ async fn block_at(client: &Client, key: &str) -> Result<Option<StoredBlock>, Err
     }
 }
 
-/// Gives addresses back and returns those that nobody had.
-pub(crate) async fn release(client: &Client, releases: &[Release]) -> Result<Vec<IpAddr>, Error> {
+/// What became of addresses that were to be released; the others were released.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// Nobody had them.
+    pub(crate) unassigned: Vec<IpAddr>,
+    /// Somebody else has them than the one they were to be released from.
+    pub(crate) others: Vec<IpAddr>,
+}
+
+/// Gives addresses back, with one write a block.
+pub(crate) async fn release(client: &Client, releases: &[Release]) -> Result<Kept, Error> {
+    let mut kept = Kept::default();
     if releases.is_empty() {
-        return Ok(Vec::new());
+        return Ok(kept);
     }
     let (config, _) = ipam_config(client).await?;
     let cooldown = config.ip_cooldown_seconds.unwrap_or_default();
-    let mut unassigned = Vec::new();
     let mut by_block: BTreeMap<String, Vec<&Release>> = BTreeMap::new();
     let all = blocks(client).await?;
     for release in releases {
         match all.iter().find(|b| b.block.cidr.contains(&release.address)) {
             Some(block) => by_block.entry(block.key.clone()).or_default().push(release),
-            None => unassigned.push(release.address),
+            None => kept.unassigned.push(release.address),
         }
     }
     for (key, releases) in by_block {
-        unassigned.extend(release_in_block(client, &key, &releases, cooldown).await?);
+        let of_block = release_in_block(client, &key, &releases, cooldown).await?;
+        kept.unassigned.extend(of_block.unassigned);
+        kept.others.extend(of_block.others);
     }
-    Ok(unassigned)
+    Ok(kept)
 }
 
 async fn release_in_block(
@@ -107,14 +118,14 @@ async fn release_in_block(
     key: &str,
     releases: &[&Release],
     cooldown: i64,
-) -> Result<Vec<IpAddr>, Error> {
+) -> Result<Kept, Error> {
     for attempt in 0..ATTEMPTS {
         let Some(mut stored) = block_at(client, key).await? else {
-            return Ok(releases.iter().map(|r| r.address).collect());
+            return Ok(Kept { unassigned: releases.iter().map(|r| r.address).collect(), ..Kept::default() });
         };
-        let (unassigned, handles) = free(&mut stored.block, releases)?;
-        if unassigned.len() == releases.len() {
-            return Ok(unassigned);
+        let (kept, handles) = free(&mut stored.block, releases);
+        if kept.unassigned.len() + kept.others.len() == releases.len() {
+            return Ok(kept);
         }
         collect(&mut stored.block, cooldown, jiff::Timestamp::now());
         stored.block.sequence_number += 1;
@@ -133,7 +144,7 @@ async fn release_in_block(
                 for (handle, count) in handles {
                     decrement(client, &handle, cidr, count).await?;
                 }
-                return Ok(unassigned);
+                return Ok(kept);
             }
             Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => pause(attempt).await,
             Err(error) => return Err(error.into()),
@@ -152,23 +163,23 @@ fn block_cidr(key: &str) -> Result<IpNet, Error> {
     }
 }
 
-/// Marks ordinals as released; returns addresses that nobody had, and how many each handle gives back.
-fn free(block: &mut Block, releases: &[&Release]) -> Result<(Vec<IpAddr>, BTreeMap<String, u32>), Error> {
-    let mut unassigned = Vec::new();
+/// Marks ordinals as released; returns what is kept, and how many addresses each handle gives back.
+fn free(block: &mut Block, releases: &[&Release]) -> (Kept, BTreeMap<String, u32>) {
+    let mut kept = Kept::default();
     let mut handles: BTreeMap<String, u32> = BTreeMap::new();
     let mut ordinals = Vec::new();
     for release in releases {
         let owner = block.ordinal(release.address).and_then(|o| block.attribute_of(o).map(|a| (o, a)));
         let Some((ordinal, owner)) = owner.filter(|(_, a)| a.released_at.is_none()) else {
-            unassigned.push(release.address);
+            kept.unassigned.push(release.address);
             continue;
         };
         let taken = block.sequence_number_for_allocation.get(&ordinal).copied();
         let other = release.handle.as_ref().is_some_and(|h| owner.handle_id.as_ref() != Some(h))
             || release.sequence.is_some_and(|s| taken.is_some_and(|t| t != s));
         if other {
-            let help = ": the address has been given to somebody else since; nothing was released".to_owned();
-            return Err(Error::Conflict(format!("address {}", release.address), help));
+            kept.others.push(release.address);
+            continue;
         }
         if let Some(handle) = &owner.handle_id {
             *handles.entry(handle.clone()).or_default() += 1;
@@ -191,7 +202,7 @@ fn free(block: &mut Block, releases: &[&Release]) -> Result<(Vec<IpAddr>, BTreeM
             block.sequence_number_for_allocation.insert(ordinal, sequence);
         }
     }
-    Ok((unassigned, handles))
+    (kept, handles)
 }
 
 /// Frees addresses that have rested long enough, and drops attributes that nobody uses.
@@ -369,8 +380,8 @@ mod tests {
         let mut b = example();
         let release = Release::address("10.50.0.0".parse().unwrap());
         let gone = Release::address("10.50.0.2".parse().unwrap());
-        let (unassigned, handles) = free(&mut b, &[&release, &gone]).unwrap();
-        assert_eq!(unassigned, [gone.address]);
+        let (kept, handles) = free(&mut b, &[&release, &gone]);
+        assert_eq!(kept.unassigned, [gone.address]);
         assert_eq!(handles, BTreeMap::from([("h0".to_owned(), 1)]));
         collect(&mut b, 0, jiff::Timestamp::now());
         assert_eq!((b.allocations, b.unallocated), (vec![None, Some(1), None, Some(0)], vec![2, 0]));
@@ -382,14 +393,14 @@ mod tests {
     fn a_cool_down_keeps_the_address_and_compacts_the_rest() {
         let mut b = example();
         let release = Release::address("10.50.0.1".parse().unwrap());
-        free(&mut b, &[&release]).unwrap();
+        free(&mut b, &[&release]);
         collect(&mut b, 600, jiff::Timestamp::now());
         assert_eq!(b.allocations, vec![Some(0), Some(1), None, Some(0)]);
         let attributes = b.attributes.clone().unwrap();
         assert!(attributes[1].released_at.is_some() && attributes[1].handle_id.is_none());
         assert_eq!(b.sequence_number_for_allocation.get(&1), Some(&9));
         // A second release finds nobody there.
-        assert_eq!(free(&mut b, &[&release]).unwrap().0, [release.address]);
+        assert_eq!(free(&mut b, &[&release]).0.unassigned, [release.address]);
     }
 
     #[test]
@@ -397,11 +408,11 @@ mod tests {
         let mut b = example();
         let mut release = Release::address("10.50.0.1".parse().unwrap());
         release.handle = Some("h0".to_owned());
-        assert!(matches!(free(&mut b, &[&release]), Err(Error::Conflict(..))));
+        assert_eq!(free(&mut b, &[&release]).0.others, [release.address]);
         release.handle = Some("h1".to_owned());
         release.sequence = Some(5);
-        assert!(matches!(free(&mut b, &[&release]), Err(Error::Conflict(..))));
+        assert_eq!(free(&mut b, &[&release]).0.others, [release.address]);
         release.sequence = Some(6);
-        assert!(free(&mut b, &[&release]).is_ok());
+        assert_eq!(free(&mut b, &[&release]).0, Kept::default());
     }
 }

@@ -4,14 +4,17 @@ use serde_json::Value;
 
 use crate::ctl::client::metadata;
 use crate::ctl::input::Object;
-use crate::ctl::kinds::{KindInfo, by_alias};
+use crate::ctl::kinds::{KINDS, KindInfo, by_alias};
 
 /// Objects without a namespace of their own are in this one.
 const DEFAULT: &str = "default";
 
 /// The kind that a word means.
 pub(super) fn kind(word: &str) -> Result<&'static KindInfo, String> {
-    by_alias(word).ok_or_else(|| format!("resource type '{word}' is not supported"))
+    by_alias(word).ok_or_else(|| {
+        let known = KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ");
+        format!("resource type '{word}' is not supported; the types are {known}")
+    })
 }
 
 /// The namespace in which an object is looked up: of the flag, its own, or the default one.

@@ -144,11 +144,11 @@ fn peer(answer: &str) -> Option<Vec<String>> {
     Some(vec![address, kind.to_owned(), state.to_owned(), since, info.join(" ")])
 }
 
-/// Modules that the dataplane needs, and whether it does without.
+/// Parts of the kernel, and whether the dataplane needs them.
 const MODULES: [(&str, bool); 6] = [
     ("nf_tables", true),
     ("nf_conntrack", true),
-    ("nft_ct", false),
+    ("veth", true),
     ("ipip", false),
     ("vxlan", false),
     ("wireguard", false),
@@ -158,22 +158,24 @@ const KERNEL: (u32, u32) = (5, 10);
 
 fn check_system(arguments: &CheckSystem) -> Result<bool, String> {
     line("Checking kernel version...");
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_err(|e| format!("cannot read the kernel version: {e}"))?;
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    let release = release.map_err(|e| format!("cannot read the kernel version: {e}"))?;
     let release = release.trim();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     let mut good = version >= KERNEL;
     line(format!("\t\t{release}\t\t\t\t{}", if good { "OK" } else { "too old" }));
     line("Checking kernel modules...");
-    let have = modules(release, arguments.kernel_config.as_deref())?;
+    let kernel = Kernel::look(release, arguments.kernel_config.as_deref())?;
     for (module, needed) in MODULES {
-        let found = have(module);
-        good &= found || !needed;
-        let word = match (found, needed) {
-            (true, _) => "OK",
-            (false, true) => "missing",
-            (false, false) => "missing, optional",
+        let word = match (kernel.has(module), needed) {
+            (Some(true), _) => "OK",
+            (Some(false), true) => {
+                good = false;
+                "missing"
+            }
+            (Some(false), false) => "missing, optional",
+            (None, _) => "unknown: neither module list nor kernel configuration found",
         };
         line(format!("\t\t{module}\t\t\t\t{word}"));
     }
@@ -184,26 +186,36 @@ fn check_system(arguments: &CheckSystem) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Whether the kernel has a module: loaded, built in, on disk, or set in the given configuration.
-fn modules(release: &str, config: Option<&str>) -> Result<impl Fn(&str) -> bool, String> {
-    let config = config
-        .map(|file| std::fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}")))
-        .transpose()?;
-    let read = |file: String| std::fs::read_to_string(file).unwrap_or_default();
-    let loaded = read("/proc/modules".to_owned());
-    let on_disk =
-        ["builtin", "dep"].map(|list| read(format!("/lib/modules/{release}/modules.{list}"))).concat();
-    Ok(move |module: &str| {
+/// What can be learned of the running kernel.
+struct Kernel {
+    loaded: String,
+    on_disk: String,
+    config: String,
+}
+
+impl Kernel {
+    fn look(release: &str, config: Option<&str>) -> Result<Kernel, String> {
+        let read = |file: String| std::fs::read_to_string(file).unwrap_or_default();
+        let config = match config {
+            Some(file) => std::fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}"))?,
+            None => read(format!("/boot/config-{release}")),
+        };
+        let lists = ["builtin", "dep"].map(|list| read(format!("/lib/modules/{release}/modules.{list}")));
+        Ok(Kernel { loaded: read("/proc/modules".to_owned()), on_disk: lists.concat(), config })
+    }
+
+    /// Whether it has a module, in any form; None if nothing tells.
+    fn has(&self, module: &str) -> Option<bool> {
         let file = format!("/{module}.ko");
-        loaded.lines().any(|l| l.split(' ').next() == Some(module))
-            || on_disk.lines().any(|l| l.split(':').next().is_some_and(|path| path.contains(&file)))
+        let option = format!("CONFIG_{}=", module.to_ascii_uppercase());
+        let set = |line: &str| line.strip_prefix(&option).is_some_and(|value| value == "y" || value == "m");
+        let found = self.loaded.lines().any(|l| l.split(' ').next() == Some(module))
             || Path::new("/sys/module").join(module).exists()
-            || config.as_deref().is_some_and(|text| {
-                let option = format!("CONFIG_{}=", module.to_ascii_uppercase());
-                text.lines()
-                    .any(|l| l.strip_prefix(&option).is_some_and(|value| value == "y" || value == "m"))
-            })
-    })
+            || self.on_disk.lines().any(|l| l.split(':').next().is_some_and(|path| path.contains(&file)))
+            || self.config.lines().any(set);
+        let told = !(self.on_disk.is_empty() && self.config.is_empty());
+        (found || told).then_some(found)
+    }
 }
 
 #[cfg(test)]
@@ -245,6 +257,18 @@ mod tests {
         let text = protocols(&[dir.path().join("absent.ctl"), path]).unwrap();
         assert_eq!(daemon.join().unwrap(), "show protocols\n");
         assert_eq!(peers(&text).len(), 1);
+    }
+
+    #[test]
+    fn modules_of_a_kernel() {
+        let config = "CONFIG_NF_TABLES=m\nCONFIG_VETH=y\n# CONFIG_IPIP is not set\n".to_owned();
+        let told = Kernel { loaded: "absent_module 1 0 -\n".to_owned(), on_disk: String::new(), config };
+        assert_eq!(
+            ["nf_tables", "veth", "absent_module", "no_such"].map(|m| told.has(m)),
+            [Some(true), Some(true), Some(true), Some(false)]
+        );
+        let silent = Kernel { loaded: String::new(), on_disk: String::new(), config: String::new() };
+        assert_eq!(silent.has("no_such"), None);
     }
 
     #[test]

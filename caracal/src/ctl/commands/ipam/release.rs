@@ -9,7 +9,6 @@ use super::super::session;
 use super::report::{Allocation, LeakedHandle, Report};
 use crate::ctl::args::IpamRelease;
 use crate::ctl::client::{self, Client, Release};
-use crate::ctl::error::Error;
 
 /// `ipam release`.
 pub(super) async fn release(arguments: &IpamRelease, allow_mismatch: bool) -> Result<bool, String> {
@@ -38,10 +37,10 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
 }
 
 async fn one(client: &Client, address: IpAddr) -> Result<bool, String> {
-    let unassigned = client::release(client, &[Release::address(address)])
+    let kept = client::release(client, &[Release::address(address)])
         .await
         .map_err(|e| format!("cannot release {address}: {e}"))?;
-    if !unassigned.is_empty() {
+    if !kept.unassigned.is_empty() {
         return Err(format!("IP address {address} is not assigned"));
     }
     line(format!("Successfully released IP address {address}"));
@@ -51,7 +50,7 @@ async fn one(client: &Client, address: IpAddr) -> Result<bool, String> {
 async fn from_reports(client: &Client, reports: &[Report], force: bool) -> Result<bool, String> {
     for reason in doubts(client, reports).await? {
         if !force {
-            return Err(format!("{reason}, or use --force to release nevertheless"));
+            return Err(format!("{reason}, or re-run with --force."));
         }
         complain(format!("warning: {reason}"));
     }
@@ -61,35 +60,35 @@ async fn from_reports(client: &Client, reports: &[Report], force: bool) -> Resul
     Ok(released && deleted)
 }
 
-/// Why a release may hit addresses that are in use by now.
+/// Why a release may hit addresses that are in use by now. A report of another cluster or of another time is an error that
+/// nothing overrides.
 async fn doubts(client: &Client, reports: &[Report]) -> Result<Vec<String>, String> {
     let found = client
         .cluster_information()
         .await
         .map_err(|e| format!("cannot read the cluster information: {e}"))?;
-    let field = |name: &str| {
-        found.as_ref().and_then(|f| f.value.pointer(&format!("/spec/{name}")).cloned()).unwrap_or(Value::Null)
-    };
-    let guid = field("clusterGUID").as_str().unwrap_or_default().to_owned();
-    let mut doubts = Vec::new();
+    let field =
+        |pointer: &str| found.as_ref().and_then(|f| f.value.pointer(pointer).cloned()).unwrap_or(Value::Null);
+    let text = |pointer: &str| field(pointer).as_str().unwrap_or_default().to_owned();
+    let (guid, revision) = (text("/spec/clusterGUID"), text("/metadata/resourceVersion"));
     if let Some(other) = reports.iter().find(|r| r.cluster_guid != guid) {
         return Err(format!(
-            "the report is of another cluster ({}, this one is {guid}); nothing was released",
+            "Cluster does not match the provided report: mismatched cluster GUID ({}, this one is {guid}). Refusing to release.",
             other.cluster_guid
         ));
     }
-    if field("datastoreReady") != Value::Bool(false) {
-        doubts
-            .push("the datastore is not locked: lock it with `calicoctl datastore migrate lock`".to_owned());
+    if !reports.iter().any(|r| r.cluster_information_revision == revision) {
+        return Err("The provided reports are all stale - at least one should be up-to-date. \
+            Please generate a new report while the data store is locked and try again."
+            .to_owned());
     }
-    if reports.iter().any(|r| !r.datastore_locked) {
-        doubts.push(
-            "the datastore was not locked when the report was made: lock it and make the report again"
-                .to_owned(),
-        );
+    let mut doubts = Vec::new();
+    if field("/spec/datastoreReady") != Value::Bool(false) {
+        doubts.push("Data store is not locked. Either lock the data store".to_owned());
     }
-    if reports.iter().any(|r| r.version != session::VERSION) {
-        doubts.push(format!("the report is of another version than {}: make it again", session::VERSION));
+    if let Some(other) = reports.iter().find(|r| r.version != session::VERSION) {
+        let (theirs, ours) = (&other.version, session::VERSION);
+        doubts.push(format!("The report was produced by version {theirs}, this is {ours}. Make it again"));
     }
     Ok(doubts)
 }
@@ -123,33 +122,23 @@ async fn addresses(client: &Client, leaks: &[Allocation]) -> Result<bool, String
         return Ok(true);
     }
     line(format!("Releasing {} old IPs...", leaks.len()));
-    let (mut released, mut gone, mut failed) = (0, 0, 0);
-    for leak in leaks {
+    let wanted = |leak: &Allocation| {
         let handle = Some(leak.handle.clone()).filter(|h| !h.is_empty());
-        let wanted = Release { address: address(&leak.ip)?, handle, sequence: leak.sequence_number };
-        match client::release(client, &[wanted]).await {
-            Ok(unassigned) if unassigned.is_empty() => released += 1,
-            Ok(_) => gone += 1,
-            Err(error) => {
-                failed += 1;
-                complain(format!("{}: not released: {error}", leak.ip));
-                if matches!(error, Error::Store(_)) {
-                    return Err(format!(
-                        "stopped after {released} of {} addresses; run the command again",
-                        leaks.len()
-                    ));
-                }
-            }
-        }
+        address(&leak.ip).map(|address| Release { address, handle, sequence: leak.sequence_number })
+    };
+    let wanted = leaks.iter().map(wanted).collect::<Result<Vec<_>, _>>()?;
+    let kept = client::release(client, &wanted)
+        .await
+        .map_err(|e| format!("cannot release them all: {e}; make the report again for the rest"))?;
+    let released = leaks.len() - kept.unassigned.len() - kept.others.len();
+    if !kept.unassigned.is_empty() {
+        line("Warning: report contained addresses which are no longer allocated");
     }
-    if gone > 0 {
-        line(format!("{gone} IPs were released already"));
+    for address in &kept.others {
+        complain(format!("{address} has been given to somebody else since the report; it was not released"));
     }
-    match failed {
-        0 => line(format!("Released {released} IPs successfully")),
-        failed => complain(format!("Released {released} IPs; {failed} could not be released")),
-    }
-    Ok(failed == 0)
+    line(format!("Released {released} IPs successfully"));
+    Ok(kept.others.is_empty())
 }
 
 async fn handles(client: &Client, leaked: &[LeakedHandle]) -> Result<bool, String> {

@@ -19,14 +19,17 @@ use crate::ctl::output::table::boxed;
 pub(super) async fn show(arguments: &IpamShow, allow_mismatch: bool) -> Result<bool, String> {
     let address = arguments.ip.as_deref().map(super::release::address).transpose()?;
     let client = session::open(&arguments.connection, allow_mismatch).await?;
-    if arguments.show_configuration {
+    // One thing at a time, in calicoctl's order.
+    let only_configuration = arguments.show_configuration
+        && !(address.is_some() || arguments.show_blocks || arguments.show_borrowed);
+    if only_configuration {
         configuration(&client).await?;
         return Ok(true);
     }
     let blocks = client::blocks(&client).await.map_err(|e| format!("cannot list the blocks: {e}"))?;
     match address {
         Some(address) => one(address, &blocks)?,
-        None if arguments.show_borrowed => borrowed(&blocks),
+        None if arguments.show_borrowed && !arguments.show_blocks => borrowed(&blocks),
         None => usage(&client, &blocks, arguments.show_blocks).await?,
     }
     Ok(true)
