@@ -3,6 +3,12 @@
 //!
 //! `cargo run --release -p bird-speaker --example rib_bench -- [PREFIXES] [PREFIXES PER UPDATE]`
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unchecked_time_subtraction,
+    reason = "a bench reads its own figures"
+)]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 

@@ -43,6 +43,7 @@
 
 pub mod config;
 mod conn;
+mod ending;
 mod export;
 mod fib;
 pub mod fsm;

@@ -5,10 +5,10 @@ use bird_packet::{
     RouteRefresh, frame,
 };
 
+use crate::ending::{Ending, ending_of};
 use crate::fsm::{Happening, Phase, Step, step};
 use crate::io::{ConnId, DownReason, Time};
 use crate::rib::table::PeerIndex;
-use crate::session::{Ending, ending_of};
 use crate::speaker::Speaker;
 
 impl Speaker {

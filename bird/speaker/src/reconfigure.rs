@@ -6,15 +6,15 @@ use bird_packet::{Cease, Family, Notification};
 use serde::Serialize;
 
 use crate::config::{Config, Local, PeerConfig};
+use crate::ending::Ending;
 use crate::export::verdict::Rules;
 use crate::fib::Kernel;
 use crate::io::{DownReason, LocalSource, Time};
 use crate::peer::Peer;
 use crate::policy::glob;
+use crate::rib::groups::Regroup;
 use crate::rib::net::{Net, prefix_of};
-use crate::rib::routes::Regroup;
 use crate::rib::table::{PeerIndex, source};
-use crate::session::Ending;
 use crate::speaker::Speaker;
 
 /// What a new configuration does to the peers.

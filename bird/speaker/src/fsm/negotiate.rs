@@ -202,7 +202,7 @@ mod tests {
         let terms = terms(&config, &local, &their_open());
         assert_eq!(terms.ctx.max_len, MAX_LEN_EXTENDED);
         assert!(terms.ctx.families.iter().all(|f| f.enabled && f.add_path_rx && f.add_path_tx));
-        assert_eq!(terms.hold, Some(Duration::from_secs(240)));
+        assert_eq!(terms.hold, Some(Duration::from_mins(4)));
         assert_eq!(terms.keepalive, Some(Duration::from_secs(80)));
         assert!(terms.refresh && terms.enhanced_refresh);
         assert!(terms.restart.unwrap().notification);

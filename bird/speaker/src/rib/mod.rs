@@ -5,6 +5,8 @@
 
 pub(crate) mod attrs;
 pub(crate) mod decide;
+pub(crate) mod groups;
+mod kernel;
 pub(crate) mod local;
 pub(crate) mod net;
 pub(crate) mod nexthop;

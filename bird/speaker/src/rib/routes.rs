@@ -9,10 +9,9 @@ use super::net::Net;
 use super::nexthop::NhId;
 use super::table::{DestId, Path, PeerIndex, Table, dest_flag, path_flag};
 use crate::config::ExportRules;
-use crate::export::group::{ExportCtx, Group};
+use crate::export::group::Group;
 use crate::export::verdict::{Rules, SourcePeer};
-use crate::fib::{FibRoutes, Kernel, NO_ROUTE};
-use crate::io::FibChange;
+use crate::fib::{FibRoutes, Kernel};
 
 /// What both families share.
 pub(crate) struct Core {
@@ -62,27 +61,17 @@ struct Purge {
     left: usize,
 }
 
-/// A session, where it is now, and the key that it shall have.
-pub(crate) struct Regroup {
-    pub(crate) peer: PeerIndex,
-    pub(crate) place: (usize, usize),
-    pub(crate) key: crate::export::verdict::GroupKey,
-}
-
 /// Destinations looked at in one step of a purge.
 const PURGE_STEP: usize = 1 << 15;
-/// Numbers reconsidered in one step of reaping.
-const REAP_STEP: usize = 1 << 16;
-
 /// Table, export groups and kernel changes of one family.
 pub(crate) struct Rib<N: Net> {
     pub(crate) table: Table<N>,
     pub(crate) rules: Rules<N>,
     pub(crate) groups: Vec<Option<Group<N>>>,
-    fib_dirty: Vec<DestId>,
-    fib_dirty_at: usize,
+    pub(super) fib_dirty: Vec<DestId>,
+    pub(super) fib_dirty_at: usize,
     /// ADD-PATH slots of paths that are gone.
-    dead_slots: Vec<u32>,
+    pub(super) dead_slots: Vec<u32>,
     purges: Vec<Purge>,
     purge_at: usize,
     /// Paths held per peer, filtered ones included.
@@ -326,135 +315,6 @@ impl<N: Net> Rib<N> {
         }
     }
 
-    // ---- kernel ----
-
-    /// The kernel route of a destination may have to change.
-    pub(crate) fn mark_fib(&mut self, id: DestId) {
-        if !self.table.set_flag(id, dest_flag::FIB_DIRTY, true) {
-            self.fib_dirty.push(id);
-        }
-    }
-
-    pub(crate) fn mark_fib_all(&mut self) {
-        for id in 0..super::index32(self.table.dest_bound()) {
-            if self.table.is_used(id) {
-                self.mark_fib(id);
-            }
-        }
-    }
-
-    /// Routes that a member of a group holds.
-    pub(crate) fn advertised_count(&self, group: usize, peer: PeerIndex) -> usize {
-        self.groups.get(group).and_then(Option::as_ref).map_or(0, |g| g.count_for(peer))
-    }
-
-    /// Whether some group has changes that nobody took yet.
-    pub(crate) fn has_export_work(&self) -> bool {
-        self.groups.iter().flatten().any(Group::has_work)
-    }
-
-    pub(crate) fn has_fib_work(&self) -> bool {
-        self.fib_dirty_at < self.fib_dirty.len()
-    }
-
-    /// Up to about `max` kernel changes; they count as done until [`Rib::fib_failed`] says otherwise.
-    pub(crate) fn take_fib(&mut self, core: &mut Core, max: usize, out: &mut Vec<FibChange>) {
-        let mut given = 0;
-        while self.has_fib_work() && given < max {
-            let id = self.fib_dirty[self.fib_dirty_at];
-            self.fib_dirty_at += 1;
-            self.table.set_flag(id, dest_flag::FIB_DIRTY, false);
-            given += usize::from(self.update_fib(core, id, out));
-        }
-        if !self.has_fib_work() {
-            self.fib_dirty.clear();
-            self.fib_dirty_at = 0;
-            self.fib_dirty.shrink_to(1 << 12);
-        }
-    }
-
-    fn update_fib(&mut self, core: &mut Core, id: DestId, out: &mut Vec<FibChange>) -> bool {
-        let net = self.table.net(id);
-        let Core { store, ranks, kernel, fib_routes, .. } = core;
-        let decision = Decision { attrs: &store.attrs, next_hops: &store.next_hops, peers: ranks };
-        let new = kernel
-            .desired(
-                fib_routes,
-                decision,
-                net.to_prefix(),
-                self.table.paths(id),
-                self.table.best_at(id),
-                self.table.flag(id, dest_flag::HAS_MED),
-            )
-            .unwrap_or(NO_ROUTE);
-        let old = self.table.fib(id);
-        if old == new {
-            // Also the stale route of a restart that turns out right: nothing is written.
-            self.table.set_flag(id, dest_flag::FIB_STALE, false);
-            fib_routes.release(new);
-            return false;
-        }
-        if self.table.flag(id, dest_flag::FIB_STALE) {
-            if core.restarting {
-                // RFC 4724 §4.1: forwarding stays as it was until selection is over.
-                fib_routes.release(new);
-                return false;
-            }
-            self.table.set_flag(id, dest_flag::FIB_STALE, false);
-        }
-        out.push(FibChange {
-            prefix: net.to_ipnet(),
-            old: fib_routes.route(old),
-            new: fib_routes.route(new),
-        });
-        self.table.set_fib(id, new);
-        self.table.set_flag(id, dest_flag::FIB_FAILED, false);
-        fib_routes.release(old);
-        true
-    }
-
-    /// The kernel refused: it has nothing of us for this prefix, as far as we know. True if it is to be tried again.
-    pub(crate) fn fib_failed(&mut self, core: &mut Core, net: N) -> bool {
-        let Some(id) = self.table.find(net) else { return false };
-        core.fib_routes.release(self.table.fib(id));
-        self.table.set_fib(id, NO_ROUTE);
-        self.table.set_flag(id, dest_flag::FIB_FAILED, true);
-        true
-    }
-
-    /// Offers failed kernel changes again.
-    pub(crate) fn retry_fib(&mut self) {
-        for id in 0..super::index32(self.table.dest_bound()) {
-            if self.table.flag(id, dest_flag::FIB_FAILED) {
-                self.mark_fib(id);
-            }
-        }
-    }
-
-    /// A route of ours that the kernel had before we started; the reference on `fib` moves in.
-    pub(crate) fn adopt_fib(&mut self, core: &mut Core, net: N, fib: u32, stale: bool) {
-        let id = self.table.find_or_insert(net);
-        core.fib_routes.release(self.table.fib(id));
-        self.table.set_fib(id, fib);
-        self.table.set_flag(id, dest_flag::FIB_STALE, stale);
-        if self.table.paths(id).is_empty() && !self.table.set_flag(id, dest_flag::EMPTY, true) {
-            self.table.empty.push(id);
-        }
-        self.mark_fib(id);
-    }
-
-    /// The restart is over: what is stale still is reconsidered, learned routes are told.
-    pub(crate) fn end_restart(&mut self) {
-        for id in 0..super::index32(self.table.dest_bound()) {
-            if self.table.flag(id, dest_flag::FIB_STALE) {
-                self.mark_fib(id);
-            }
-        }
-        self.mark_groups();
-    }
-
-    // ---- sessions ----
-
     /// Removes a peer's paths, except those of session `keep`, and of the one before it if asked. In steps.
     pub(crate) fn purge(&mut self, peer: PeerIndex, keep: u8, keep_previous: bool) {
         self.purges.retain(|p| p.peer != peer);
@@ -514,174 +374,5 @@ impl<N: Net> Rib<N> {
             }
         }
         found
-    }
-
-    // ---- groups ----
-
-    /// The group with this key, made if need be.
-    fn group_for(&mut self, key: crate::export::verdict::GroupKey) -> usize {
-        if let Some(at) = self.groups.iter().position(|g| g.as_ref().is_some_and(|g| g.key == key)) {
-            return at;
-        }
-        if key.add_path(N::FAMILY) {
-            self.table.use_slots();
-        }
-        let group = Some(Group::new(key, &self.table, self.export_log));
-        if let Some(at) = self.groups.iter().position(Option::is_none) {
-            self.groups[at] = group;
-            at
-        } else {
-            self.groups.push(group);
-            self.groups.len() - 1
-        }
-    }
-
-    /// Puts a session into the group with this key; returns the group and its number there.
-    pub(crate) fn join(
-        &mut self,
-        key: crate::export::verdict::GroupKey,
-        peer: PeerIndex,
-        now: crate::io::Time,
-    ) -> (usize, usize) {
-        let at = self.group_for(key);
-        let group = self.groups[at].as_mut().expect("invariant: group_for returns a group that exists");
-        (at, group.join(peer, true, now))
-    }
-
-    /// Takes a member out; the last one takes the group with it.
-    pub(crate) fn leave_group(&mut self, core: &mut Core, group: usize, member: usize) {
-        let Some(g) = self.groups[group].as_mut() else { return };
-        g.leave(member);
-        if g.is_empty() {
-            g.dissolve(&mut core.store);
-            self.groups[group] = None;
-        }
-    }
-
-    /// The next bytes of this family for a member of a group.
-    pub(crate) fn next(
-        &mut self,
-        core: &mut Core,
-        group: usize,
-        member: usize,
-        now: crate::io::Time,
-    ) -> Option<bytes::Bytes> {
-        let Core { store, sources, locals, packer, restarting, hold_eor, .. } = core;
-        let mut ctx = ExportCtx {
-            store,
-            locals,
-            peers: sources,
-            rules: &self.rules,
-            restarting: *restarting,
-            hold_eor: *restarting || *hold_eor,
-            packer,
-        };
-        self.groups.get_mut(group)?.as_mut()?.next(member, now, &self.table, &mut ctx)
-    }
-
-    /// Sessions whose key changed find their new place; they keep their connection and are told only what differs, where
-    /// a whole group changes alike. Returns the new place of each that moved.
-    pub(crate) fn regroup(
-        &mut self,
-        core: &mut Core,
-        wanted: Vec<Regroup>,
-        now: crate::io::Time,
-    ) -> Vec<(PeerIndex, (usize, usize))> {
-        let mut moved = Vec::new();
-        let mut groups: Vec<usize> = wanted.iter().map(|w| w.place.0).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        for at in groups {
-            let of_group: Vec<&Regroup> = wanted.iter().filter(|w| w.place.0 == at).collect();
-            let Some(group) = self.groups[at].as_mut() else { continue };
-            if of_group.iter().all(|w| w.key == group.key) {
-                continue;
-            }
-            let alike = of_group.len() == group.len() && of_group.iter().all(|w| w.key == of_group[0].key);
-            if alike {
-                group.rekey(of_group[0].key.clone(), &self.table);
-                continue;
-            }
-            let same = group.key.clone();
-            for w in of_group.into_iter().filter(|w| w.key != same) {
-                let held = self.groups[at].as_ref().map(|g| g.held_by(w.peer)).unwrap_or_default();
-                self.leave_group(core, at, w.place.1);
-                let new = self.group_for(w.key.clone());
-                if let Some(group) = self.groups[new].as_mut() {
-                    let member = group.join(w.peer, false, now);
-                    group.unlearn(member, held);
-                    group.wake = true;
-                    moved.push((w.peer, (new, member)));
-                }
-            }
-        }
-        moved
-    }
-
-    /// Sends a member everything again.
-    pub(crate) fn refresh(&mut self, group: usize, member: usize, enhanced: bool) {
-        if let Some(group) = self.groups[group].as_mut() {
-            group.refresh(member, enhanced);
-        }
-    }
-
-    /// Members that waited for slower ones may look again.
-    pub(crate) fn wake_waiting(&mut self, now: crate::io::Time) {
-        for group in self.groups.iter_mut().flatten() {
-            if group.waiting_until.is_some_and(|at| at <= now) {
-                group.waiting_until = None;
-                group.wake = true;
-            }
-        }
-    }
-
-    /// Everybody may look again, for an End-of-RIB that was held back.
-    pub(crate) fn wake_all(&mut self) {
-        self.groups.iter_mut().flatten().for_each(|g| g.wake = true);
-    }
-
-    /// Frees numbers that nobody refers to any more, a step at a time. True if some are left that may be free later.
-    pub(crate) fn reap(&mut self) -> bool {
-        let oldest: Vec<u32> = self.groups.iter().map(|g| g.as_ref().map_or(0, Group::oldest)).collect();
-        let groups = &self.groups;
-        let forgot = |slot: u32, by_path: bool| {
-            groups.iter().zip(&oldest).all(|(g, oldest)| {
-                g.as_ref().is_none_or(|g| g.by_path() != by_path || g.forgot(slot, *oldest))
-            })
-        };
-        let dead = std::mem::take(&mut self.dead_slots);
-        for slot in dead {
-            if forgot(slot, true) {
-                self.table.free_slot(slot);
-            } else {
-                self.dead_slots.push(slot);
-            }
-        }
-        let slots_of_dest: std::collections::HashSet<DestId> =
-            self.dead_slots.iter().map(|slot| self.table.dest_of_slot(*slot)).collect();
-        let mut empty = std::mem::take(&mut self.table.empty);
-        let rest = empty.split_off(empty.len().min(REAP_STEP));
-        let mut kept = Vec::new();
-        for id in empty {
-            if !self.table.paths(id).is_empty() {
-                self.table.set_flag(id, dest_flag::EMPTY, false);
-            } else if self.table.fib(id) != NO_ROUTE
-                || self.table.flag(id, dest_flag::FIB_DIRTY)
-                || slots_of_dest.contains(&id)
-                || !forgot(id, false)
-            {
-                kept.push(id);
-            } else {
-                self.table.free_dest(id);
-            }
-        }
-        self.table.empty.extend(rest);
-        self.table.empty.extend(kept);
-        !self.table.empty.is_empty() || !self.dead_slots.is_empty()
-    }
-
-    /// Whether there is something to reap.
-    pub(crate) fn is_reapable(&self) -> bool {
-        !self.table.empty.is_empty() || !self.dead_slots.is_empty()
     }
 }

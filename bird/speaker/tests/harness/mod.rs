@@ -1,7 +1,7 @@
 //! Speakers on a fake clock: TCP without loss of order but with latency and breakable, one address per node, every next hop
 //! reachable on one link. Minutes of protocol take microseconds.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-#![allow(missing_docs, clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test harness")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::unchecked_time_subtraction, reason = "a test harness")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

@@ -1,0 +1,302 @@
+//! Sessions go: who ended them, what becomes of their routes, when they are tried again; and the clocks that end them.
+
+use std::time::Duration;
+
+use bird_packet::{Cease, Family, Notification};
+
+use crate::fsm::{Happening, Phase};
+use crate::io::{ConnId, DownReason, Event, Output, Time};
+use crate::peer::Peer;
+use crate::rib::table::PeerIndex;
+use crate::speaker::Speaker;
+use crate::timers::Owner;
+
+/// First pause after a failed call.
+pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// Least send hold time (RFC 9687 §4.3).
+const SEND_HOLD: Duration = Duration::from_mins(8);
+
+/// How a session ended, as far as what follows depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The connection went away without a NOTIFICATION.
+    Lost,
+    /// A NOTIFICATION that keeps routes where RFC 8538 was agreed.
+    Notified,
+    /// For good: routes go at once.
+    Hard,
+}
+
+impl Speaker {
+    pub(crate) fn on_closed(&mut self, now: Time, id: ConnId, reason: String) {
+        let Some(at) = self.conns.find(id) else { return };
+        let Some(c) = self.conns.get(at) else { return };
+        let (phase, index) = (c.phase, c.peer);
+        match phase {
+            Phase::Closing => {}
+            Phase::Dialing => {
+                self.forget_conn(index, at);
+                self.call_failed(now, index, DownReason::Closed(reason));
+            }
+            Phase::OpenSent | Phase::OpenConfirm | Phase::Established => {
+                self.lose(now, at, DownReason::Closed(reason), Ending::Lost, None);
+            }
+        }
+        self.conns.remove(at);
+    }
+
+    /// Ends a connection from our side, with a NOTIFICATION if there is something to say.
+    pub(crate) fn end(&mut self, now: Time, at: usize, notification: Option<Notification>, ending: Ending) {
+        let reason = match &notification {
+            Some(n) => DownReason::Sent(n.to_string()),
+            None => DownReason::Closed("the peer connected anew".into()),
+        };
+        let code = notification.as_ref().map(|n| (n.code, n.subcode));
+        self.lose(now, at, reason, ending, code);
+        let agreed = self.conns.get(at).and_then(|c| c.terms.as_ref()).and_then(|t| t.restart);
+        let hard = ending == Ending::Hard && agreed.is_some_and(|r| r.notification);
+        let notification = if hard { notification.map(Notification::into_hard_reset) } else { notification };
+        self.close_conn(at, notification.as_ref());
+    }
+
+    /// What follows from the loss of a connection, whoever ended it. The connection itself is the caller's.
+    pub(crate) fn lose(
+        &mut self,
+        now: Time,
+        at: usize,
+        reason: DownReason,
+        ending: Ending,
+        code: Option<(u8, u8)>,
+    ) {
+        let Some(index) = self.conns.get(at).map(|c| c.peer) else { return };
+        self.forget_conn(index, at);
+        let Some(peer) = self.peer_mut(index) else { return };
+        peer.since = now;
+        let was_established = peer.established == Some(at);
+        if was_established {
+            peer.counters.flaps += 1;
+            peer.last_error = Some(reason.clone());
+            let name = peer.name.clone();
+            self.event(Event::Down { peer: name, reason: reason.clone() });
+            self.leave_session(now, index, at, ending);
+        } else {
+            self.report_failure(index, reason.clone());
+        }
+        self.recover(now, index, code, was_established);
+    }
+
+    /// Routes of a session that was Established: gone, or kept as stale.
+    fn leave_session(&mut self, now: Time, index: PeerIndex, at: usize, ending: Ending) {
+        let restart = self.conns.get(at).and_then(|c| c.terms.as_ref()).and_then(|t| t.restart);
+        let Some(peer) = self.peer_mut(index) else { return };
+        peer.established = None;
+        peer.epoch.iter_mut().for_each(|e| *e = e.wrapping_add(1));
+        let (epoch, groups, before) = (peer.epoch, peer.groups, peer.helper.stale);
+        peer.groups = [None, None];
+        let mut stale = [false, false];
+        for family in Family::ALL {
+            let f = family.index();
+            if let Some((group, member)) = groups[f] {
+                match family {
+                    Family::Ipv4Unicast => self.v4.leave_group(&mut self.core, group, member),
+                    Family::Ipv6Unicast => self.v6.leave_group(&mut self.core, group, member),
+                }
+            }
+            stale[f] = restart.is_some_and(|r| {
+                let gentle = ending == Ending::Lost || (ending == Ending::Notified && r.notification);
+                gentle && r.families[f].is_some() && !r.time.is_zero()
+            });
+            if !stale[f] {
+                self.purge(index, family, epoch[f], false);
+            } else if before[f] {
+                // RFC 4724 §4.2: a second restart before the end of the first takes what was stale already.
+                self.purge(index, family, epoch[f], true);
+            }
+        }
+        if let Some(peer) = self.peer_mut(index) {
+            peer.helper.stale = stale;
+            peer.helper.done_by = None;
+            peer.helper.back_by =
+                peer.helper.is_active().then(|| now + restart.map_or(Duration::ZERO, |r| r.time));
+        }
+        self.arm_peer(index);
+        self.check_restart(now);
+    }
+
+    /// When to try again.
+    fn recover(&mut self, now: Time, index: PeerIndex, code: Option<(u8, u8)>, was_established: bool) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        if peer.range.is_some() {
+            if peer.conns.is_empty() && !peer.helper.is_active() {
+                self.remove_peer(now, index);
+            }
+            return;
+        }
+        if !peer.is_wanted() {
+            return;
+        }
+        // The other connection of a collision is the session; a session that broke is tried again at once.
+        let collision = Some((6, Cease::CollisionResolution as u8));
+        if code == collision || (code.is_none() && was_established) {
+            self.retry_in(now, index, FIRST_RETRY);
+            return;
+        }
+        if code.is_none() {
+            let pause = FIRST_RETRY.saturating_mul(1 << peer.failures.min(16)).min(peer.config.connect_retry);
+            peer.failures = peer.failures.saturating_add(1);
+            self.retry_in(now, index, pause);
+            return;
+        }
+        let wait = peer.error_wait;
+        let wait = self.jitter.spread(wait);
+        if let Some(peer) = self.peer_mut(index) {
+            peer.error_wait = (peer.error_wait * 2).min(peer.config.error_wait.1);
+            peer.idle_until = Some(now + wait);
+            peer.retry_at = None;
+        }
+        self.arm_peer(index);
+    }
+
+    /// Says why it does not come up, when that is news.
+    pub(crate) fn report_failure(&mut self, index: PeerIndex, reason: DownReason) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        if peer.last_error.as_ref() == Some(&reason) {
+            return;
+        }
+        peer.last_error = Some(reason.clone());
+        let name = peer.name.clone();
+        self.event(Event::Failed { peer: name, reason });
+    }
+
+    /// Closes a connection; what is queued for it still goes out.
+    pub(crate) fn close_conn(&mut self, at: usize, notification: Option<&Notification>) {
+        let Some(c) = self.conns.get_mut(at) else { return };
+        if c.phase == Phase::Closing {
+            return;
+        }
+        let dialing = c.phase == Phase::Dialing;
+        let (id, index) = (c.id, c.peer);
+        c.close(notification.filter(|_| !dialing));
+        let nothing_left = c.control.is_empty();
+        self.outputs.push_back(Output::Close(id));
+        self.forget_conn(index, at);
+        if nothing_left || dialing {
+            self.conns.remove(at);
+        }
+    }
+
+    pub(crate) fn forget_conn(&mut self, index: PeerIndex, at: usize) {
+        if let Some(peer) = self.peer_mut(index) {
+            peer.conns.retain(|c| *c != at);
+        }
+    }
+
+    pub(crate) fn purge(&mut self, index: PeerIndex, family: Family, keep: u8, keep_previous: bool) {
+        match family {
+            Family::Ipv4Unicast => self.v4.purge(index, keep, keep_previous),
+            Family::Ipv6Unicast => self.v6.purge(index, keep, keep_previous),
+        }
+    }
+
+    // ---- clocks ----
+
+    pub(crate) fn arm_conn(&mut self, at: usize) {
+        if let Some(c) = self.conns.get_mut(at)
+            && let Some(deadline) = c.deadline()
+            && c.armed.is_none_or(|armed| deadline < armed)
+        {
+            c.armed = Some(deadline);
+            self.timers.push(deadline, Owner::Conn(at));
+        }
+    }
+
+    pub(crate) fn arm_peer(&mut self, index: PeerIndex) {
+        if let Some(peer) = self.peer_mut(index)
+            && let Some(deadline) = peer.deadline()
+            && peer.armed.is_none_or(|armed| deadline < armed)
+        {
+            peer.armed = Some(deadline);
+            self.timers.push(deadline, Owner::Peer(index));
+        }
+    }
+
+    pub(crate) fn arm_send_hold(&mut self, now: Time, at: usize) {
+        let Some(c) = self.conns.get(at) else { return };
+        if c.phase != Phase::Established {
+            return;
+        }
+        let hold = c.terms.as_ref().and_then(|t| t.hold);
+        let wanted = self.peer(c.peer).and_then(|p| p.config.send_hold);
+        let time = wanted.map(|t| if t.is_zero() { SEND_HOLD.max(hold.unwrap_or_default() * 2) } else { t });
+        if let Some(c) = self.conns.get_mut(at) {
+            c.send_hold_at = time.map(|t| now + t);
+        }
+        self.arm_conn(at);
+    }
+
+    pub(crate) fn on_conn_timer(&mut self, now: Time, armed: Time, at: usize) {
+        let Some(c) = self.conns.get_mut(at).filter(|c| c.armed == Some(armed)) else { return };
+        c.armed = None;
+        let due = |t: Option<Time>| t.is_some_and(|t| t <= now);
+        let (dial, hold) = (due(c.dial_at), due(c.hold_at));
+        let (send_hold, keepalive) = (due(c.send_hold_at), due(c.keepalive_at));
+        if dial {
+            self.happen(now, at, Happening::DialTimer);
+        } else if hold {
+            self.happen(now, at, Happening::HoldTimer);
+        } else if send_hold {
+            self.happen(now, at, Happening::SendHoldTimer);
+        } else if keepalive {
+            self.happen(now, at, Happening::KeepaliveTimer);
+        }
+        self.arm_conn(at);
+    }
+
+    pub(crate) fn on_peer_timer(&mut self, now: Time, armed: Time, index: PeerIndex) {
+        let Some(peer) = self.peer_mut(index).filter(|p| p.armed == Some(armed)) else { return };
+        peer.armed = None;
+        let due = |t: Option<Time>| t.is_some_and(|t| t <= now);
+        let (idle, retry) = (due(peer.idle_until), due(peer.retry_at));
+        let (back, done) = (due(peer.helper.back_by), due(peer.helper.done_by));
+        if idle {
+            peer.idle_until = None;
+            peer.held_down = false;
+            peer.since = now;
+        }
+        if retry {
+            peer.retry_at = None;
+        }
+        if back || done {
+            self.end_help(now, index);
+        }
+        let patience = self.peer(index).map(Peer::patience).unwrap_or_default();
+        if idle && !patience.is_zero() {
+            self.retry_in(now, index, patience);
+        } else if idle || retry {
+            self.dial(now, index);
+        }
+        self.arm_peer(index);
+    }
+
+    /// The peer did not come back in time, or did not tell everything in time: what is stale goes.
+    fn end_help(&mut self, now: Time, index: PeerIndex) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        let (stale, epoch) = (peer.helper.stale, peer.epoch);
+        peer.helper = crate::peer::Helper::default();
+        let gone = peer.range.is_some() && peer.conns.is_empty();
+        for family in Family::ALL {
+            let f = family.index();
+            if stale[f] {
+                self.purge(index, family, epoch[f], false);
+            }
+        }
+        if gone {
+            self.remove_peer(now, index);
+        }
+    }
+}
+
+/// Whether a NOTIFICATION keeps routes where RFC 8538 was agreed.
+pub(crate) fn ending_of(notification: &Notification) -> Ending {
+    if notification.is_hard_reset() { Ending::Hard } else { Ending::Notified }
+}
