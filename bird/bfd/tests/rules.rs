@@ -375,7 +375,8 @@ fn demand_mode_of_the_peer_is_obeyed_and_never_asked_for() {
     assert!(answer[0].final_ && !answer[0].demand);
     // A change here is polled for all the same (§6.6).
     bench.set(Params { min_rx: ms(400), ..plain() });
-    assert!(bench.pass_hearing(ms(1_000), demand).iter().all(|(_, packet)| packet.poll && !packet.demand));
+    let asked = bench.pass_hearing(ms(1_000), demand);
+    assert!(asked.len() >= 3 && asked.iter().all(|(_, packet)| packet.poll && !packet.demand), "{asked:?}");
     bench.receive(ControlPacket { final_: true, ..demand });
     assert!(bench.pass_hearing(ms(1_000), demand).is_empty());
     // Silence is still noticed.
@@ -588,4 +589,19 @@ fn sessions_with_one_peer_are_told_apart_by_our_address() {
         let Some(Output::Send { key, .. }) = engine.poll() else { panic!("no answer") };
         assert_eq!(key, want, "{destination} on {interface}");
     }
+}
+
+#[test]
+fn a_session_on_its_way_out_does_not_take_the_packets_of_its_successor() {
+    let mut bench = Bench::up(plain());
+    bench.engine.handle(bench.now, Input::Remove(key()));
+    bench.drain();
+    // The same peer from any address: less exact than the one that is leaving.
+    let successor = SessionKey { local: None, interface: None, ..key() };
+    bench.engine.set(bench.now, successor, plain()).unwrap();
+    while bench.engine.poll().is_some() {}
+    let anew = ControlPacket { your_discriminator: 0, ..bench.packet(State::Down) };
+    assert_eq!(bench.arrive(anew, |_| ()), Ok(()));
+    let Some(Output::Send { key, .. }) = bench.engine.poll() else { panic!("no answer") };
+    assert_eq!(key, successor);
 }

@@ -203,6 +203,35 @@ fn link_local_peers_need_their_interface() {
     b.up(there, ms(3_000));
 }
 
+/// B25 on real sockets; `tests/simulation.rs` has the hours.
+#[test]
+fn b25_a_third_lost_and_strangers_packets_in_between() {
+    let key = key("10.1.0.1", "10.1.0.2");
+    let Some(lab) = Lab::new("loss", &["a", "b"], &[]) else { return };
+    let (a, b) = pair(&lab, key, Params { min_tx: ms(50), min_rx: ms(50), multiplier: 16, ..plain() });
+    let file = lab.dir.path().join("loss.nft");
+    let rules = "table inet loss { chain in { type filter hook input priority 0; \
+                 udp dport 3784 numgen random mod 100 < 30 drop; }; }";
+    std::fs::write(&file, rules).unwrap();
+    for space in ["a", "b"] {
+        lab.exec(space, &format!("nft -f {}", file.display()));
+    }
+    // Down, to a discriminator that nobody has.
+    let mut bytes = [0; 24];
+    (bytes[0], bytes[1], bytes[2], bytes[3], bytes[7], bytes[11]) = (0x20, 0x40, 3, 24, 9, 1);
+    lab.inside("b", move || {
+        let socket = UdpSocket::bind("10.1.0.2:0").unwrap();
+        socket.set_ttl(255).unwrap();
+        for _ in 0..400 {
+            socket.send_to(&bytes, "10.1.0.1:3784").unwrap();
+            std::thread::sleep(ms(10));
+        }
+    });
+    assert_eq!((a.bfd.events(), b.bfd.events()), (vec![], vec![]));
+    let strangers = a.bfd.report(ms(500)).unwrap().discards.of(Discard::YourDiscriminator);
+    assert!((200..360).contains(&strangers), "{strangers}");
+}
+
 /// A mesh's worth of sessions from one host.
 #[test]
 fn three_hundred_sessions_come_up_and_stay() {
