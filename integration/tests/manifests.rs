@@ -1,11 +1,19 @@
 //! What `manifests/` ships is what the programs take: every example object, every router file, every unit.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use integration::picture::binary;
+use integration::lab::Stream;
+use integration::picture::{Options, Picture, binary};
+use integration::router::RouterKind;
+use integration::store::StoreKind;
+
+/// A user without any right of its own.
+const NOBODY: u32 = 65_534;
 
 fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
@@ -147,6 +155,62 @@ fn systemd_accepts_the_units() -> anyhow::Result<()> {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let score = said.lines().last().unwrap_or_default().to_owned();
         assert!(output.status.success(), "{name}: exposed above {limit} tenths: {score}");
+    }
+    Ok(())
+}
+
+/// The user and the capabilities of the units are enough for the whole picture.
+#[test]
+fn the_rights_of_the_units_suffice() -> anyhow::Result<()> {
+    // Where that user can run it, wherever this tree lies.
+    let programs = tempfile::tempdir()?;
+    std::fs::set_permissions(programs.path(), std::fs::Permissions::from_mode(0o755))?;
+    let copy = programs.path().join("caracal");
+    std::fs::copy(binary()?, &copy)?;
+    let options = Options { store: StoreKind::Etcd, router: RouterKind::Bird, split: true, binary: copy };
+    let mut picture = Picture::new("mun", &options)?;
+    picture.seed()?;
+    std::fs::set_permissions(picture.lab.dir(), std::fs::Permissions::from_mode(0o755))?;
+    let dir = picture.lab.dir().to_owned();
+    for node in &mut picture.nodes {
+        let run = dir.join(format!("run-{}", node.name));
+        std::fs::create_dir(&run)?;
+        std::os::unix::fs::chown(&run, Some(NOBODY), Some(NOBODY))?;
+        for (role, agent) in &mut node.agents {
+            let unit = directives(&manifests().join(format!("systemd/caracal-{role}.service")))?;
+            let caps = unit["CapabilityBoundingSet"].replace("CAP_", "+").replace(' ', ",").to_lowercase();
+            let id = NOBODY.to_string();
+            agent.under(&[
+                "setpriv",
+                "--reuid",
+                &id,
+                "--regid",
+                &id,
+                "--clear-groups",
+                "--no-new-privs",
+                "--inh-caps",
+                &format!("-all,{caps}"),
+                "--ambient-caps",
+                &format!("-all,{caps}"),
+                "--bounding-set",
+                &format!("-all,{caps}"),
+            ]);
+        }
+    }
+    picture.start_agents()?;
+    picture.converged(Duration::from_secs(20))?;
+    let stream =
+        Stream::start(&picture.pods["pod-a"], &picture.pods["pod-c"], "10.100.104.15".parse()?, 7000, 500)?;
+    std::thread::sleep(Duration::from_millis(200));
+    let report = stream.finish()?;
+    assert_eq!(report.lost, 0, "{report:?}");
+    for node in &mut picture.nodes {
+        for (role, agent) in &mut node.agents {
+            let pid = agent.pid().with_context(|| format!("{role} has ended"))?;
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let uid = status.lines().find(|line| line.starts_with("Uid:")).unwrap_or_default();
+            assert!(uid.contains(&NOBODY.to_string()), "{role} runs as {uid}");
+        }
     }
     Ok(())
 }
