@@ -56,7 +56,10 @@ fn classic(name: &str, store: StoreKind, router: RouterKind, by: By) -> anyhow::
         routes(&picture.router.space)?.into_iter().filter(|line| line.starts_with("10.100.")).collect();
     assert_eq!(learned.len(), 3, "the router holds three blocks and no single address: {learned:#?}");
     for (_, _, block) in NODES {
-        assert!(learned.iter().any(|line| line.starts_with(&format!("{block} "))), "{block} missing in {learned:#?}");
+        assert!(
+            learned.iter().any(|line| line.starts_with(&format!("{block} "))),
+            "{block} missing in {learned:#?}"
+        );
     }
     packets(&picture)
 }
