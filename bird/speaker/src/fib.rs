@@ -12,7 +12,7 @@ use crate::io::{FibHop, FibRoute, FibTarget};
 use crate::rib::decide::Decision;
 use crate::rib::index32;
 use crate::rib::net::prefix_of;
-use crate::rib::nexthop::{NextHops, NhId, State};
+use crate::rib::nexthop::{NextHopAddr, NextHops, NhId, State};
 use crate::rib::table::{Path, source};
 
 /// LOCAL_PREF and kernel metric add up to this.
@@ -111,7 +111,7 @@ pub(crate) struct Kernel {
     /// Originated prefixes with target and metric, by the number in [`Path::rx_id`].
     pub(crate) origins: Vec<(OriginTarget, u32)>,
     /// Kernel route of single next hops: (next hop, metric) -> id; valid until a next hop changes.
-    memo: HashMap<(NhId, u32), u32, foldhash::fast::FixedState>,
+    memo: HashMap<(NextHopAddr, u32), u32, foldhash::fast::FixedState>,
 }
 
 struct Tunnel {
@@ -184,14 +184,15 @@ impl Kernel {
         let metric = self.learned_metric(key.local_pref);
         let single = self.ecmp == 1 || paths.len() == 1;
         if single && tunnel.is_none() {
-            if let Some(&id) = self.memo.get(&(key.next_hop, metric)) {
+            let memo = (decision.next_hops.addr(key.next_hop), metric);
+            if let Some(&id) = self.memo.get(&memo) {
                 routes.retain(id);
                 return Ok(id);
             }
             let hops = self.hops(decision.next_hops, key.next_hop, None)?;
             let id = routes.intern(FibRoute { target: FibTarget::Hops(hops), metric });
             routes.retain(id);
-            self.memo.insert((key.next_hop, metric), id);
+            self.memo.insert(memo, id);
             return Ok(id);
         }
         let mut hops = Vec::new();
@@ -281,7 +282,8 @@ impl Kernel {
                 .map(|hop| FibHop {
                     via: hop.gateway.or(next_hop.link_local.map(IpAddr::V6)).unwrap_or(address),
                     ifindex: hop.ifindex,
-                    device: None,
+                    // A link-local gateway means nothing without its link.
+                    device: (next_hop.scope != 0).then(|| hop.interface.clone()),
                 })
                 .collect()),
             // Without resolution every next hop counts as on link.

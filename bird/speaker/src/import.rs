@@ -1,6 +1,7 @@
 //! UPDATE to path: RFC 7606 verdicts, loops, import filters, prefix limits.
 
 use std::cmp::Ordering;
+use std::net::IpAddr;
 
 use bird_packet::{
     AttrSet, Cease, Family, NextHop, NlriIter, Notification, ReadPrefix, Routes, UpdateView, Verdict,
@@ -142,7 +143,11 @@ impl Speaker {
         }
         self.scratch.clear();
         view.attributes().write_canonical(&mut self.scratch);
-        let addr = NextHopAddr { address: next_hop.addr, link_local: next_hop.link_local, local: false };
+        let on_link = matches!(next_hop.addr, IpAddr::V6(a) if a.is_unicast_link_local());
+        let interface = self.peer(index).and_then(|p| p.config.interface.clone()).filter(|_| on_link);
+        let scope = interface.map_or(0, |name| self.core.store.next_hops.scope(&name));
+        let addr =
+            NextHopAddr { address: next_hop.addr, link_local: next_hop.link_local, local: false, scope };
         let next_hop_id = self.core.store.next_hops.intern(addr);
         let mut attr = self.core.store.intern(&self.scratch, next_hop_id, Standing::Bgp);
         let source = self.core.sources[usize::from(index)];
@@ -341,7 +346,7 @@ fn filter<N: Net>(store: &mut Store, chain: &Chain, internal: bool, net: N, attr
     };
     match chain.verdict(&facts) {
         eval::Verdict::None | eval::Verdict::Accept([]) => Imported::Unchanged,
-        eval::Verdict::Reject { .. } => Imported::Rejected,
+        eval::Verdict::Reject => Imported::Rejected,
         eval::Verdict::Accept(operations) => Imported::Edited(store.intern_edit(attr, |builder| {
             eval::apply(builder, operations, None);
         })),

@@ -134,8 +134,26 @@ pub enum Command {
         /// The peer's name.
         peer: String,
     },
+    /// The peer cannot be reached: BFD or its link is down (RFC 5882, 9384). The session ends at once.
+    Unreachable {
+        /// The peer's name.
+        peer: String,
+        /// What says so.
+        why: Witness,
+    },
     /// The planned end: sessions close without Cease where graceful restart was negotiated, else with it.
     Stop,
+}
+
+/// What says that a peer cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Witness {
+    /// BFD, and it shares fate with forwarding only: routes are useless now and go (RFC 5882 §4.3, C bit set).
+    Bfd,
+    /// BFD that dies with its control plane: a restart looks the same, routes stay if graceful restart was agreed.
+    BfdOfControlPlane,
+    /// The link to it is down.
+    Link,
 }
 
 /// What the speaker wants done.

@@ -87,9 +87,7 @@ impl Speaker {
         self.scratch.clear();
         builder.write(&mut self.scratch).expect("invariant: three short attributes fit");
         let next_hop = match gateway {
-            Some(address) => {
-                self.core.store.next_hops.intern(NextHopAddr { address, link_local: None, local: true })
-            }
+            Some(address) => self.core.store.next_hops.intern(NextHopAddr { local: true, ..address.into() }),
             None => NhId::NONE,
         };
         self.core.store.intern(&self.scratch, next_hop, standing)

@@ -1,5 +1,6 @@
 //! From one configuration to the next, without bouncing a session that need not.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bird_packet::{Cease, Family, Notification};
@@ -9,7 +10,7 @@ use crate::config::{Config, Local, PeerConfig};
 use crate::ending::Ending;
 use crate::export::verdict::Rules;
 use crate::fib::Kernel;
-use crate::io::{DownReason, LocalSource, Time};
+use crate::io::{DownReason, LocalSource, Time, Witness};
 use crate::peer::Peer;
 use crate::policy::glob;
 use crate::rib::groups::Regroup;
@@ -70,11 +71,9 @@ impl Speaker {
                 }
             }
         }
-        for peer in self.configured() {
-            if !new.peers.iter().any(|c| *c.name == *peer.name) {
-                diff.removed.push(peer.name.to_string());
-            }
-        }
+        let names: BTreeSet<&str> = new.peers.iter().map(|c| c.name.as_str()).collect();
+        let gone = self.configured().filter(|p| !names.contains(&*p.name));
+        diff.removed.extend(gone.map(|p| p.name.to_string()));
         diff
     }
 
@@ -165,8 +164,9 @@ impl Speaker {
         self.housekeeping_soon(now);
     }
 
-    /// Frees the numbers of removed peers that nothing refers to any more.
-    pub(crate) fn forget_removed_peers(&mut self) {
+    /// Frees the numbers of removed peers that nothing refers to any more; returns how many.
+    pub(crate) fn forget_removed_peers(&mut self) -> usize {
+        let mut freed = 0;
         let clean = !self.v4.has_export_work() && !self.v6.has_export_work();
         for slot in &mut self.peers {
             if let Some(peer) = slot
@@ -176,11 +176,13 @@ impl Speaker {
                 && self.v4.received_from(peer.index) + self.v6.received_from(peer.index) == 0
             {
                 *slot = None;
+                freed += 1;
             }
         }
         if self.peers.iter().flatten().any(|p| p.removed) {
             self.housekeeping_soon(self.now);
         }
+        freed
     }
 
     /// Ends all connections of a peer, with a word if it can be said.
@@ -322,6 +324,23 @@ impl Speaker {
         self.retry_in(now, index, Time::from_millis(100));
     }
 
+    /// Something that sees further than TCP says that the peer is gone.
+    pub(crate) fn unreachable(&mut self, now: Time, index: PeerIndex, why: Witness) {
+        let Some(at) = self.peer(index).and_then(|p| p.established) else { return };
+        let (notification, ending) = match why {
+            Witness::Bfd => (Some(Notification::cease(Cease::BfdDown)), Ending::Hard),
+            Witness::BfdOfControlPlane => (Some(Notification::cease(Cease::BfdDown)), Ending::Lost),
+            Witness::Link => (None, Ending::Hard),
+        };
+        let reason = match why {
+            Witness::Link => "the link to the peer is down",
+            Witness::Bfd | Witness::BfdOfControlPlane => "BFD says that the peer is down",
+        };
+        // No error of the peer's: it is called again as after any lost connection.
+        self.lose(now, at, DownReason::Admin(reason), ending, None);
+        self.close_conn(at, notification.as_ref());
+    }
+
     /// The planned end: where graceful restart was agreed the connection just closes, and the peer keeps our routes.
     pub(crate) fn stop(&mut self, now: Time) {
         self.stopped = true;
@@ -344,7 +363,7 @@ impl Speaker {
 
     fn housekeeping_soon(&mut self, now: Time) {
         if self.housekeeping_at.is_none() {
-            let at = now + Time::from_millis(100);
+            let at = now + self.housekeeping_pause;
             self.housekeeping_at = Some(at);
             self.timers.push(at, crate::timers::Owner::Housekeeping);
         }

@@ -50,13 +50,15 @@ pub struct Speaker {
     pub(crate) fib_signalled: bool,
     pub(crate) fib_retry_at: Option<Time>,
     pub(crate) housekeeping_at: Option<Time>,
+    pub(crate) housekeeping_pause: Time,
     pub(crate) groups_at: Option<Time>,
     pub(crate) stopped: bool,
     pub(crate) now: Time,
 }
 
-/// Numbers are freed and failed kernel writes offered again this often, while there are any.
-const HOUSEKEEPING: Time = Time::from_millis(100);
+/// Numbers are freed this often while there are any to free, and less often while somebody holds them.
+pub(crate) const HOUSEKEEPING: Time = Time::from_millis(100);
+const HOUSEKEEPING_SLOW: Time = Time::from_secs(5);
 /// Failed kernel writes are offered again after this.
 const FIB_RETRY: Time = Time::from_secs(1);
 
@@ -92,6 +94,7 @@ impl Speaker {
             fib_signalled: false,
             fib_retry_at: None,
             housekeeping_at: None,
+            housekeeping_pause: HOUSEKEEPING,
             groups_at: None,
             stopped: false,
             now,
@@ -272,7 +275,7 @@ impl Speaker {
         self.wake_groups();
         let reapable = self.v4.is_reapable() || self.v6.is_reapable();
         if reapable && self.housekeeping_at.is_none() {
-            let at = now + HOUSEKEEPING;
+            let at = now + self.housekeeping_pause;
             self.housekeeping_at = Some(at);
             self.timers.push(at, Owner::Housekeeping);
         }
@@ -341,9 +344,12 @@ impl Speaker {
                 Owner::Housekeeping => {
                     if self.housekeeping_at == Some(at) {
                         self.housekeeping_at = None;
-                        self.v4.reap();
-                        self.v6.reap();
-                        self.forget_removed_peers();
+                        let freed = self.v4.reap() + self.v6.reap() + self.forget_removed_peers();
+                        self.housekeeping_pause = if freed > 0 {
+                            HOUSEKEEPING
+                        } else {
+                            (self.housekeeping_pause * 2).min(HOUSEKEEPING_SLOW)
+                        };
                     }
                     if self.fib_retry_at.is_some_and(|at| at <= now) {
                         self.fib_retry_at = None;
@@ -395,6 +401,11 @@ impl Speaker {
             Command::RefreshOut { peer } => {
                 if let Some(index) = self.peer_by_name(&peer) {
                     self.refresh_out(index, None);
+                }
+            }
+            Command::Unreachable { peer, why } => {
+                if let Some(index) = self.peer_by_name(&peer) {
+                    self.unreachable(now, index, why);
                 }
             }
             Command::Stop => self.stop(now),

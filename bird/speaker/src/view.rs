@@ -157,6 +157,8 @@ pub struct ExportView {
     pub accepted: bool,
     /// Why, or why not.
     pub reason: ExportReason,
+    /// The filter rule that decided, if one did: filter name and number of the rule, from 1.
+    pub rule: Option<String>,
 }
 
 /// From the UPDATE to the kernel route.
@@ -452,7 +454,8 @@ impl Speaker {
                     Ok(reason) => (true, reason),
                     Err(reason) => (false, reason),
                 };
-                ExportView { peer: p.name.to_string(), accepted, reason }
+                let rule = self.deciding_rule(rib, id, p, reason);
+                ExportView { peer: p.name.to_string(), accepted, reason, rule }
             })
             .collect();
         Explanation {
@@ -488,6 +491,24 @@ impl Speaker {
             }
         }
         Err(refusal)
+    }
+
+    fn deciding_rule<N: Net>(
+        &self,
+        rib: &Rib<N>,
+        id: Option<DestId>,
+        peer: &Peer,
+        reason: ExportReason,
+    ) -> Option<String> {
+        if !matches!(reason, ExportReason::FilterAccepts | ExportReason::FilterRejects) {
+            return None;
+        }
+        let (group, _) = peer.groups[N::FAMILY.index()]?;
+        let group = rib.groups.get(group)?.as_ref()?;
+        let path = rib.table.best(id?)?;
+        let view = self.view(rib);
+        let facts = view.facts(&group.key, rib.table.net(id?), path);
+        group.key.chain.deciding(&facts).map(|(filter, rule)| format!("{filter} rule {rule}"))
     }
 
     fn not_programmed<N: Net>(&self, rib: &Rib<N>, net: N, id: Option<DestId>) -> NotProgrammed {

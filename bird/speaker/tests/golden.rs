@@ -1,5 +1,6 @@
 //! The recorded cases with traffic of `integration/golden/bgp`: from the configuration that a node derives, and what its
 //! neighbours send, to what each of them is told, what import takes, and what the kernel gets. As real Calico did it.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that reads recorded cases")]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

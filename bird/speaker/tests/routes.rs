@@ -1,4 +1,5 @@
 //! Routes between speakers: reflection, ADD-PATH, load sharing, next hops, filters, refresh, limits, slow peers.
+#![allow(clippy::unwrap_used, clippy::unchecked_time_subtraction, reason = "tests")]
 
 mod harness;
 

@@ -1,10 +1,11 @@
 //! Sessions of two speakers on a fake clock: coming up, collisions, clocks, ends.
+#![allow(clippy::unwrap_used, clippy::unchecked_time_subtraction, reason = "tests")]
 
 mod harness;
 
 use bird_speaker::config::Families;
 use bird_speaker::fsm::State;
-use bird_speaker::io::Command;
+use bird_speaker::io::{Command, Witness};
 use bird_speaker::{Config, Event, Input, PeerConfig};
 use harness::{World, blackhole, config, millis, net, peer, secs};
 
@@ -194,4 +195,50 @@ fn strangers_are_refused_and_ranges_welcome_them() {
     world.kill(1);
     world.run(secs(200));
     assert!(world.nodes[0].speaker.as_ref().unwrap().peer_views().is_empty(), "it goes with its session");
+}
+
+#[test]
+fn what_bfd_or_the_link_says_counts_at_once() {
+    for (why, kept) in [(Witness::Bfd, 0), (Witness::BfdOfControlPlane, 1), (Witness::Link, 0)] {
+        let mut world = pair();
+        world.run(secs(2));
+        world.cut.push((0, 1));
+        world.handle(0, Input::Command(Command::Unreachable { peer: "n1".into(), why }));
+        assert!(!world.up(0, 1));
+        world.run(millis(1));
+        assert_eq!(world.heard(0, 1).len(), kept, "{why:?}");
+        world.cut.clear();
+        world.until(secs(6), "session again", |w| w.up(0, 1) && w.up(1, 0));
+    }
+}
+
+/// RFC 8950: an unnumbered link. IPv4 routes have the peer's link-local address as next hop, on the link of the session.
+#[test]
+fn ipv4_routes_go_over_an_ipv6_link() {
+    let link_local = |n: usize| format!("fe80::{}", n + 1);
+    let unnumbered = |n: usize, other: usize, asn: u32| {
+        node(
+            n,
+            65000 + u32::try_from(n).unwrap(),
+            vec![PeerConfig {
+                address: link_local(other).parse().unwrap(),
+                interface: Some("uplink0".into()),
+                extended_next_hop: true,
+                ..peer(other, asn)
+            }],
+        )
+    };
+    let mut world = World::new();
+    for n in 0..2 {
+        world.add_absent();
+        world.nodes[n].address = link_local(n).parse().unwrap();
+    }
+    world.start(0, unnumbered(0, 1, 65001), bird_speaker::Start::default());
+    world.start(1, unnumbered(1, 0, 65000), bird_speaker::Start::default());
+    world.run(secs(2));
+    let heard = world.heard(0, 1);
+    assert_eq!(heard[0].next_hop, Some(link_local(1).parse().unwrap()));
+    let route = &world.nodes[0].fib[&net("10.65.1.0/26")];
+    let bird_speaker::io::FibTarget::Hops(hops) = &route.target else { panic!("{route:?}") };
+    assert_eq!((hops[0].via.to_string().as_str(), hops[0].device.as_deref()), ("fe80::2", Some("uplink0")));
 }

@@ -230,18 +230,9 @@ impl<'a, N: Net> View<'a, N> {
         let mut accepted =
             Accepted { reason: ExportReason::Router, operations: &[], communities: SmallVec::new() };
         if !group.chain.is_empty() {
-            let facts = Facts {
-                prefix: net.to_prefix(),
-                learned,
-                interface: self.interface(path, key),
-                internal: group.internal,
-                local_pref: key.local_pref,
-                attrs: self.store.attrs.attrs(path.attr),
-                own_as: (!group.internal).then_some(group.local_as),
-            };
-            match group.chain.verdict(&facts) {
+            match group.chain.verdict(&self.facts(group, net, path)) {
                 Verdict::None => {}
-                Verdict::Reject { .. } => return Err(ExportReason::FilterRejects),
+                Verdict::Reject => return Err(ExportReason::FilterRejects),
                 Verdict::Accept(operations) => {
                     accepted.reason = ExportReason::FilterAccepts;
                     accepted.operations = operations;
@@ -253,6 +244,20 @@ impl<'a, N: Net> View<'a, N> {
             accepted.reason = self.node(rules, group, net, path, key, &mut accepted.communities)?;
         }
         Ok(accepted)
+    }
+
+    /// What export filters see of a path.
+    pub(crate) fn facts(&self, group: &GroupKey, net: N, path: &Path) -> Facts<'a> {
+        let key = self.store.attrs.key(path.attr);
+        Facts {
+            prefix: net.to_prefix(),
+            learned: path.peer >= source::FIRST_PEER,
+            interface: self.interface(path, key),
+            internal: group.internal,
+            local_pref: key.local_pref,
+            attrs: self.store.attrs.attrs(path.attr),
+            own_as: (!group.internal).then_some(group.local_as),
+        }
     }
 
     /// The rules of a node, in the order of `golden/bgp`: first verdict counts.

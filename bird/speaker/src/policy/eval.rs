@@ -53,8 +53,8 @@ pub(crate) enum Verdict<'c> {
     None,
     /// Accepted, with these changes.
     Accept(&'c [Operation]),
-    /// Rejected by this rule.
-    Reject { filter: &'c str, rule: usize },
+    /// Rejected.
+    Reject,
 }
 
 /// Which of the four lists of a filter.
@@ -101,15 +101,19 @@ impl Chain {
     }
 
     pub(crate) fn verdict(&self, facts: &Facts<'_>) -> Verdict<'_> {
-        for compiled in &self.rules {
-            if compiled.matches(facts) {
-                return match compiled.rule.action {
-                    Action::Accept => Verdict::Accept(&compiled.rule.operations),
-                    Action::Reject => Verdict::Reject { filter: &compiled.filter, rule: compiled.number },
-                };
-            }
+        match self.rules.iter().find(|compiled| compiled.matches(facts)) {
+            None => Verdict::None,
+            Some(compiled) => match compiled.rule.action {
+                Action::Accept => Verdict::Accept(&compiled.rule.operations),
+                Action::Reject => Verdict::Reject,
+            },
         }
-        Verdict::None
+    }
+
+    /// The rule that gives the verdict: its filter, and its number there, from 1.
+    pub(crate) fn deciding(&self, facts: &Facts<'_>) -> Option<(&str, usize)> {
+        let compiled = self.rules.iter().find(|compiled| compiled.matches(facts))?;
+        Some((&compiled.filter, compiled.number))
     }
 }
 

@@ -139,8 +139,8 @@ impl<N: Net> Rib<N> {
         self.groups.iter_mut().flatten().for_each(|g| g.wake = true);
     }
 
-    /// Frees numbers that nobody refers to any more, a step at a time. True if some are left that may be free later.
-    pub(crate) fn reap(&mut self) -> bool {
+    /// Frees numbers that nobody refers to any more, a step at a time; returns how many.
+    pub(crate) fn reap(&mut self) -> usize {
         let oldest: Vec<u32> = self.groups.iter().map(|g| g.as_ref().map_or(0, Group::oldest)).collect();
         let groups = &self.groups;
         let forgot = |slot: u32, by_path: bool| {
@@ -148,10 +148,12 @@ impl<N: Net> Rib<N> {
                 g.as_ref().is_none_or(|g| g.by_path() != by_path || g.forgot(slot, *oldest))
             })
         };
+        let mut freed = 0;
         let dead = std::mem::take(&mut self.dead_slots);
         for slot in dead {
             if forgot(slot, true) {
                 self.table.free_slot(slot);
+                freed += 1;
             } else {
                 self.dead_slots.push(slot);
             }
@@ -164,6 +166,7 @@ impl<N: Net> Rib<N> {
         for id in empty {
             if !self.table.paths(id).is_empty() {
                 self.table.set_flag(id, dest_flag::EMPTY, false);
+                freed += 1;
             } else if self.table.fib(id) != NO_ROUTE
                 || self.table.flag(id, dest_flag::FIB_DIRTY)
                 || slots_of_dest.contains(&id)
@@ -172,11 +175,12 @@ impl<N: Net> Rib<N> {
                 kept.push(id);
             } else {
                 self.table.free_dest(id);
+                freed += 1;
             }
         }
         self.table.empty.extend(rest);
         self.table.empty.extend(kept);
-        !self.table.empty.is_empty() || !self.dead_slots.is_empty()
+        freed
     }
 
     /// Whether there is something to reap.

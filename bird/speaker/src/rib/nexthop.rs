@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use super::index32;
 use crate::io::{Resolution, ResolvedHop};
@@ -22,11 +23,20 @@ pub(crate) struct NextHopAddr {
     pub(crate) link_local: Option<Ipv6Addr>,
     /// The gateway of a local route: the kernel uses it already, nobody need ask.
     pub(crate) local: bool,
+    /// Number of the interface on which a link-local address lies, 0 for all other addresses: nobody need ask either.
+    pub(crate) scope: u16,
 }
 
 impl From<IpAddr> for NextHopAddr {
     fn from(address: IpAddr) -> Self {
-        NextHopAddr { address, link_local: None, local: false }
+        NextHopAddr { address, link_local: None, local: false, scope: 0 }
+    }
+}
+
+impl NextHopAddr {
+    /// Whether the shell must say how it is reached.
+    fn is_asked(&self) -> bool {
+        !self.local && self.scope == 0
     }
 }
 
@@ -70,6 +80,8 @@ pub(crate) struct NextHops {
     resolve: bool,
     /// Whom to start and stop watching, in order.
     asks: Vec<Ask>,
+    /// Interfaces with link-local next hops, by scope less one.
+    interfaces: Vec<Arc<str>>,
 }
 
 /// A wish about an address.
@@ -94,7 +106,18 @@ impl NextHops {
             index: HashMap::default(),
             resolve,
             asks: Vec::new(),
+            interfaces: Vec::new(),
         }
+    }
+
+    /// The scope of an interface.
+    pub(crate) fn scope(&mut self, interface: &str) -> u16 {
+        let known = self.interfaces.iter().position(|i| **i == *interface);
+        let at = known.unwrap_or_else(|| {
+            self.interfaces.push(interface.into());
+            self.interfaces.len() - 1
+        });
+        u16::try_from(at + 1).unwrap_or(0)
     }
 
     /// The id of a next hop, without a reference: the attribute set that is made with it calls [`NextHops::retain`].
@@ -102,8 +125,15 @@ impl NextHops {
         if let Some(&i) = self.index.get(&addr) {
             return NhId(i);
         }
-        let ask = self.resolve && !addr.local;
-        let entry = Entry { addr, state: State::Pending, metric: 0, usable: !ask, refs: 0 };
+        let ask = self.resolve && addr.is_asked();
+        let state = match self.interfaces.get(usize::from(addr.scope).wrapping_sub(1)) {
+            Some(interface) => {
+                let hop = ResolvedHop { gateway: None, ifindex: 0, interface: interface.clone() };
+                State::Via { hops: vec![hop], metric: 0 }
+            }
+            None => State::Pending,
+        };
+        let entry = Entry { addr, state, metric: 0, usable: !ask, refs: 0 };
         let i = if let Some(i) = self.free.pop() {
             self.entries[i as usize] = entry;
             i
@@ -129,7 +159,7 @@ impl NextHops {
         if entry.refs == 0 && id != NhId::NONE {
             self.index.remove(&entry.addr);
             self.free.push(id.0);
-            if self.resolve && !entry.addr.local {
+            if self.resolve && entry.addr.is_asked() {
                 self.asks.push(Ask::Forget(entry.addr.address));
             }
         }
@@ -155,34 +185,34 @@ impl NextHops {
 
     /// Takes an answer; returns the next hops with this address and what changed of each.
     pub(crate) fn on_resolution(&mut self, address: IpAddr, resolution: &Resolution) -> Vec<(NhId, Change)> {
-        let mut changed = Vec::new();
         if !self.resolve {
-            return changed;
+            return Vec::new();
         }
-        for (i, entry) in self.entries.iter_mut().enumerate().skip(1) {
-            if entry.addr.address != address
-                || entry.addr.local
-                || self.index.get(&entry.addr) != Some(&index32(i))
-            {
-                continue;
+        let with_address = |a: &NextHopAddr| a.address == address && a.is_asked();
+        let concerned: Vec<u32> = match (self.index.get(&NextHopAddr::from(address)), address) {
+            (Some(&i), IpAddr::V4(_)) => vec![i],
+            _ => self.index.iter().filter(|(a, _)| with_address(a)).map(|(_, i)| *i).collect(),
+        };
+        let state = match resolution {
+            Resolution::Unreachable => State::Unreachable,
+            Resolution::Via { hops, metric } => {
+                let mut hops = hops.clone();
+                hops.sort();
+                State::Via { hops, metric: *metric }
             }
-            let state = match resolution {
-                Resolution::Unreachable => State::Unreachable,
-                Resolution::Via { hops, metric } => {
-                    let mut hops = hops.clone();
-                    hops.sort();
-                    State::Via { hops, metric: *metric }
-                }
-            };
+        };
+        let usable = matches!(state, State::Via { .. });
+        let mut changed = Vec::new();
+        for i in concerned {
+            let entry = &mut self.entries[i as usize];
             if entry.state == state {
                 continue;
             }
-            let usable = matches!(state, State::Via { .. });
             let change = if usable == entry.usable { Change::Route } else { Change::Usable };
             entry.metric = if let State::Via { metric, .. } = &state { *metric } else { 0 };
-            entry.state = state;
+            entry.state = state.clone();
             entry.usable = usable;
-            changed.push((NhId(index32(i)), change));
+            changed.push((NhId(i), change));
         }
         changed
     }
@@ -193,7 +223,10 @@ impl NextHops {
             return Vec::new();
         }
         let asks = std::mem::take(&mut self.asks);
-        let wanted = |a: IpAddr| self.index.keys().any(|k| k.address == a && !k.local);
+        let wanted = |a: IpAddr| {
+            self.index.contains_key(&NextHopAddr::from(a))
+                || (a.is_ipv6() && self.index.keys().any(|k| k.address == a && k.is_asked()))
+        };
         let mut seen = std::collections::HashSet::new();
         asks.iter()
             .rev()
