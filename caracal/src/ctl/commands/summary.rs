@@ -88,7 +88,8 @@ impl Tally {
 fn about(object: &Object, error: &Error) -> String {
     let text = error.to_string();
     let name = metadata(&object.value, "name");
-    if text.contains(&format!("{name})")) || (name.is_empty() && !matches!(error, Error::Invalid(_))) {
+    let said = [format!("({name})"), format!("/{name})")].iter().any(|id| text.contains(id));
+    if said || (name.is_empty() && !matches!(error, Error::Invalid(_))) {
         return text;
     }
     format!("{}: {text}", identifier(object.kind.name, metadata(&object.value, "namespace"), name))
