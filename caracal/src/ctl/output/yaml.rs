@@ -162,6 +162,7 @@ fn plain(s: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -235,6 +236,38 @@ mod tests {
             let printed = to_yaml(&value);
             let read = documents(&printed).unwrap_or_else(|e| panic!("{s:?}: {e}\n{printed}"));
             assert_eq!(read[0].value, value, "{printed}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            "[-+.:0-9a-fxoeTZ~ ]{0,12}".prop_map(Value::from),
+            "[ \\n\\t#|>'\"&*!%@`{}\\[\\],?:a-]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::btree_map("[a-z:# -]{0,6}", inner, 0..5)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_printed_reads_back(value in any_json()) {
+            let printed = to_yaml(&json!({"v": value}));
+            let read = documents(&printed).map_err(|e| TestCaseError::fail(format!("{e}\n{printed}")))?;
+            prop_assert_eq!(&read[0].value, &json!({"v": value}), "{}", printed);
+        }
+
+        #[test]
+        fn no_text_brings_the_reader_down(text in "(\\PC|[\\n\\t{}\\[\\]:,&*!|>'\"#%-]){0,60}") {
+            let _ = documents(&text);
         }
     }
 }
