@@ -7,6 +7,7 @@ use bird_packet::{
     AttrSet, Cease, Family, NextHop, NlriIter, Notification, ReadPrefix, Routes, UpdateView, Verdict,
 };
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use crate::config::LimitAction;
 use crate::io::{Event, Time};
@@ -15,7 +16,7 @@ use crate::rib::attrs::{AttrId, Standing, Store, flag};
 use crate::rib::net::Net;
 use crate::rib::nexthop::{NextHopAddr, State};
 use crate::rib::routes::{Announced, Core, Rib};
-use crate::rib::table::{Path, PeerIndex, path_flag};
+use crate::rib::table::{DestId, Path, PeerIndex, path_flag};
 use crate::speaker::Speaker;
 
 /// Why a received path is not used, or that it may be.
@@ -55,6 +56,9 @@ pub(crate) struct LastAttrs {
     attr: Option<AttrId>,
     reason: Option<ImportReason>,
 }
+
+/// Lookups made before the first is acted upon.
+const AHEAD: usize = 32;
 
 /// Malformed UPDATEs of a session that are worth a line in the log.
 const MALFORMED_EVENTS: u64 = 10;
@@ -360,8 +364,23 @@ impl<N: Net> Rib<N> {
         peer: PeerIndex,
         routes: NlriIter<'_, P>,
     ) {
-        for nlri in routes {
-            self.withdraw(core, nlri.prefix.into(), peer, nlri.path_id);
+        // Find several before touching any: the cache misses of the lookups overlap.
+        let mut routes = routes;
+        let mut found: SmallVec<[(DestId, u32); AHEAD]> = SmallVec::new();
+        loop {
+            let mut any = false;
+            for nlri in routes.by_ref().take(AHEAD) {
+                any = true;
+                if let Some(id) = self.table.find(nlri.prefix.into()) {
+                    found.push((id, nlri.path_id));
+                }
+            }
+            if !any {
+                return;
+            }
+            for (id, rx_id) in found.drain(..) {
+                self.withdraw_from(core, id, peer, rx_id);
+            }
         }
     }
 

@@ -218,7 +218,11 @@ impl<N: Net> Rib<N> {
 
     /// Takes a path out; false if it was not there.
     pub(crate) fn withdraw(&mut self, core: &mut Core, net: N, peer: PeerIndex, rx_id: u32) -> bool {
-        let Some(id) = self.table.find(net) else { return false };
+        self.table.find(net).is_some_and(|id| self.withdraw_from(core, id, peer, rx_id))
+    }
+
+    /// The same for a destination that was found already.
+    pub(crate) fn withdraw_from(&mut self, core: &mut Core, id: DestId, peer: PeerIndex, rx_id: u32) -> bool {
         let Some(at) = self.table.paths(id).iter().position(|p| p.peer == peer && p.rx_id == rx_id) else {
             return false;
         };

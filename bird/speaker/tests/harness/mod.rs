@@ -47,7 +47,7 @@ enum Flight {
     Call { from: usize, conn: ConnId, remote: SocketAddr },
     Answer { to: End, result: Result<SocketAddr, ConnectError> },
     Data { from: usize, to: End, bytes: Vec<u8> },
-    Fin { to: End },
+    Fin { from: usize, to: End },
 }
 
 /// All nodes, and what is under way between them.
@@ -60,8 +60,9 @@ pub struct World {
     pub latency: Time,
     /// Bytes per write and read, to cut messages anywhere.
     pub segment: usize,
-    /// Pairs that cannot reach each other.
+    /// Pairs that cannot reach each other. What TCP sends meanwhile arrives later, in order.
     pub cut: Vec<(usize, usize)>,
+    held: VecDeque<Flight>,
 }
 
 pub fn secs(s: u64) -> Time {
@@ -106,6 +107,7 @@ impl World {
             latency: millis(1),
             segment: usize::MAX,
             cut: Vec::new(),
+            held: VecDeque::new(),
         }
     }
 
@@ -168,7 +170,7 @@ impl World {
             if pipe.open && (pipe.a.node == n || pipe.b.node == n) {
                 let other = if pipe.a.node == n { pipe.b } else { pipe.a };
                 self.pipes[i].open = false;
-                self.fly(Flight::Fin { to: other });
+                self.fly(Flight::Fin { from: n, to: other });
             }
         }
     }
@@ -182,6 +184,8 @@ impl World {
                 pipe.open = false;
             }
         }
+        self.held
+            .retain(|f| !matches!(f, Flight::Data { from, .. } | Flight::Fin { from, .. } if *from == n));
     }
 
     pub fn speaker(&mut self, n: usize) -> &mut Speaker {
@@ -269,7 +273,7 @@ impl World {
                     let end = End { node: n, conn };
                     if let Some((pipe, other)) = self.other(end) {
                         self.pipes[pipe].open = false;
-                        self.fly(Flight::Fin { to: other });
+                        self.fly(Flight::Fin { from: n, to: other });
                     }
                 }
                 Output::Fib => changes.push_back(()),
@@ -345,9 +349,28 @@ impl World {
         }
     }
 
+    /// Delivers what was held back on links that are whole again.
+    fn release(&mut self) {
+        for flight in std::mem::take(&mut self.held) {
+            self.land(flight);
+        }
+    }
+
+    /// Whether something on its way to `to` must wait: its link is cut, or something before it waits.
+    fn waits(&self, from: usize, to: End) -> bool {
+        self.is_cut(from, to.node)
+            || self
+                .held
+                .iter()
+                .any(|f| matches!(f, Flight::Data { to: t, .. } | Flight::Fin { to: t, .. } if *t == to))
+    }
+
     fn land(&mut self, flight: Flight) {
         let now = self.now;
         match flight {
+            Flight::Data { from, to, .. } | Flight::Fin { from, to } if self.waits(from, to) => {
+                self.held.push_back(flight);
+            }
             Flight::Call { from, conn, remote } => {
                 let caller = End { node: from, conn };
                 let to = self.node_at(remote.ip()).filter(|to| !self.is_cut(from, *to));
@@ -373,13 +396,13 @@ impl World {
                 };
                 self.handle(to.node, input);
             }
-            Flight::Data { from, to, bytes } => {
-                if self.is_cut(to.node, from) || self.nodes[to.node].speaker.is_none() {
+            Flight::Data { to, bytes, .. } => {
+                if self.nodes[to.node].speaker.is_none() {
                     return;
                 }
                 self.handle(to.node, Input::Received { conn: to.conn, data: &bytes });
             }
-            Flight::Fin { to } => {
+            Flight::Fin { to, .. } => {
                 if self.nodes[to.node].speaker.is_some() {
                     self.handle(to.node, Input::Closed { conn: to.conn, reason: "reset".into() });
                 }
@@ -391,6 +414,7 @@ impl World {
     pub fn run(&mut self, time: Time) {
         let end = self.now + time;
         loop {
+            self.release();
             for n in 0..self.nodes.len() {
                 self.serve(n);
             }
