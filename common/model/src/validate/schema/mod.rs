@@ -1,7 +1,7 @@
 //! The shape of every kind, as tables: field names, Go's rules for writing a field out, and the constraints of
 //! Calico's CRDs that one field can be checked against on its own.
 //!
-//! What needs several fields at once is in [`super::rules`]. Facts: the Go structs under `api/pkg/apis/projectcalico/v3`
+//! What needs several fields at once is in `rules`. Facts: the Go structs under `api/pkg/apis/projectcalico/v3`
 //! and `libcalico-go/lib/apis/internalapi`, and the CRDs generated from them (Calico v3.33).
 
 mod bgp;
