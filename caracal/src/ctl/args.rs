@@ -86,6 +86,9 @@ pub(crate) enum Command {
     /// This host
     #[command(subcommand, arg_required_else_help = true)]
     Node(Node),
+    /// What a node's BGP speaker does; not in calicoctl
+    #[command(subcommand, arg_required_else_help = true)]
+    Bgp(Bgp),
     /// The datastore as a whole
     #[command(subcommand, arg_required_else_help = true)]
     Datastore(Datastore),
@@ -343,6 +346,26 @@ pub(crate) struct CheckSystem {
     /// Look into this file instead of the running kernel's configuration
     #[arg(short = 'f', long, value_name = "FILE")]
     pub(crate) kernel_config: Option<String>,
+}
+
+/// `bgp …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bgp {
+    /// The speaker's configuration, derived from the datastore as the node derives it
+    Config(BgpConfig),
+}
+
+/// `bgp config`.
+#[derive(Debug, Args)]
+pub(crate) struct BgpConfig {
+    /// The node; without it NODENAME or the host's name
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// The form
+    #[arg(short, long, default_value = "yaml", value_name = "FORMAT", value_parser = ["yaml", "json"])]
+    pub(crate) output: String,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 }
 
 /// `datastore …`.

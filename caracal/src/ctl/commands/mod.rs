@@ -1,5 +1,6 @@
 //! The commands. Each tells its result and returns whether all went well, or the one reason why nothing was done.
 
+mod bgp;
 mod console;
 mod datastore;
 mod get;
@@ -31,6 +32,7 @@ pub(super) async fn run(line: &Line) -> Result<bool, String> {
         Command::Version(version) => version::version(version).await,
         Command::Ipam(command) => ipam::run(command, allow).await,
         Command::Node(command) => node::run(command),
+        Command::Bgp(command) => bgp::run(command, allow).await,
         Command::Datastore(command) => datastore::run(command, allow).await,
     }
 }
