@@ -1,3 +1,4 @@
 //! One binary, five roles.
 
 pub mod ctl;
+pub mod node;

@@ -137,7 +137,7 @@ impl Router {
 
 fn caracal_yaml(config: &RouterConfig) -> String {
     let mut text = format!(
-        "routerId: {}\nasNumber: {}\nlisten:\n  - address: {}\nfib: {{}}\nneighbors:\n",
+        "routerId: {}\nasNumber: {}\nlisten: [\"{}:179\"]\nfib: {{ program: true }}\nneighbours:\n",
         config.address, config.asn, config.address
     );
     for (name, address, asn) in &config.neighbours {

@@ -50,7 +50,7 @@ impl FromStr for Method {
         let regexes = |list: &str| {
             list.split(',')
                 .map(|r| Regex::new(&format!("^(?:{r})$")).with_context(|| format!("regular expression {r:?}")))
-                .collect()
+                .collect::<anyhow::Result<Vec<Regex>>>()
         };
         Ok(match text.split_once('=') {
             None if text == "first-found" => Self::FirstFound,
@@ -70,7 +70,7 @@ pub(crate) fn detect(
     method: &Method,
     ipv6: bool,
     interfaces: &[Interface],
-    reach: impl Fn(&str) -> Option<IpAddr>,
+    reach: impl FnOnce(&str) -> Option<IpAddr>,
 ) -> Option<IpNet> {
     let excluded = Regex::new(EXCLUDED).expect("invariant: a constant pattern");
     let usable = |interface: &&Interface| interface.up && !excluded.is_match(&interface.name);

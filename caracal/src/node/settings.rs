@@ -1,6 +1,6 @@
 //! What the environment says of this node, in calico-node's words.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -194,10 +194,6 @@ fn pool(
     }))
 }
 
-/// The router id that `CALICO_ROUTER_ID` gives, when it is a literal address.
-pub(crate) fn literal_router_id(value: &str) -> Option<Ipv4Addr> {
-    value.parse().ok()
-}
 
 #[cfg(test)]
 mod tests {
