@@ -57,6 +57,7 @@ mod reconfigure;
 pub mod restart;
 mod rib;
 mod session;
+mod shell;
 mod speaker;
 mod timers;
 pub mod view;

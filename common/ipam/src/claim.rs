@@ -43,7 +43,7 @@ pub enum Error {
         node: String,
         /// What the datastore said.
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// A value that decides the claim cannot be read.
     #[error("claiming a block for {address}: {source}")]
@@ -84,10 +84,9 @@ pub async fn claim_for(
         match context.round(block, may_claim, now).await {
             Ok(Some(outcome)) => return Ok(outcome),
             // Somebody else moved; look again.
-            Ok(None)
-            | Err(Error::Store {
-                source: StoreError::Conflict { .. } | StoreError::NotFound { .. }, ..
-            }) => {}
+            Ok(None) => {}
+            Err(Error::Store { source, .. })
+                if matches!(*source, StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
             Err(err) => return Err(err),
         }
     }
@@ -215,7 +214,11 @@ impl Context<'_> {
     }
 
     fn wrap<T>(&self, result: Result<T, StoreError>) -> Result<T, Error> {
-        result.map_err(|source| Error::Store { address: self.address, node: self.node.into(), source })
+        result.map_err(|source| Error::Store {
+            address: self.address,
+            node: self.node.into(),
+            source: Box::new(source),
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Nodes that race for blocks on a real etcd: one owner, always.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::net::{IpAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

@@ -1,0 +1,798 @@
+//! The loop: one thread, one `poll`, every trigger, and the speaker in the middle.
+//!
+//! ```text
+//!   mailbox (plans) --+                                        +--> sockets: connect, close, writev
+//!   netlink monitor --+--> Kernel --> Input --> Speaker --> Output --> Fib: batches of routes
+//!   sockets ----------+                                        +--> Kernel: watch, forget a next hop
+//!   timers -----------+                                        +--> log
+//! ```
+//!
+//! After every piece of input the outputs are drained and written, so neither a flood of routes nor a slow peer delays
+//! a keepalive by more than one piece.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use bird_speaker::config::Config;
+use bird_speaker::io::{Command, ConnectError, Dial, LocalSource};
+use bird_speaker::{ConnId, Event, Input, Output, Speaker, Start};
+use caracal_netlink::{Groups, Monitor, MonitorConfig, Netlink, Route};
+use caracal_process::Reporter;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::conn::{Conn, Flushed};
+use crate::control::{self, Control};
+use crate::fib::Fib;
+use crate::kernel::{Effects, Kernel};
+use crate::listen::Listeners;
+use crate::plan::{Mailbox, Message, Plan};
+use crate::sock::{self, Options};
+use crate::{report, view};
+
+/// Octets read from one connection before the others have their turn.
+const READ: usize = 64 * 1024;
+/// Kernel routes written before the sockets have their turn; a few milliseconds of work.
+const FIB_BATCH: usize = 1024;
+/// Routes read from the speaker's table at a time are written after this pause when events were lost.
+const RESYNC_PAUSE: Duration = Duration::from_millis(20);
+/// Addresses that could not be listened on are tried again this often.
+const LISTEN_RETRY: Duration = Duration::from_secs(1);
+/// A link that comes up needs a moment at the far end too: an address request answered too early is lost, and asked again
+/// only after a second.
+const SETTLE: Duration = Duration::from_millis(30);
+/// A call that began this long ago is made again when a link comes up: its SYN may be lost.
+const STALE_CALL: Duration = Duration::from_millis(50);
+/// What is left to be said at the end must be said within this.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+const BELL: Token = Token(0);
+const MONITOR: Token = Token(1);
+const FIRST: usize = 2;
+
+/// What a loop needs to know before it has a plan.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// Protocol number of our routes.
+    pub(crate) protocol: u8,
+    /// Their table.
+    pub(crate) table: u32,
+    /// Control sockets.
+    pub(crate) control: Vec<(PathBuf, control::Family)>,
+    /// Says when the speaker is ready.
+    pub(crate) reporter: Option<Reporter>,
+}
+
+/// The loop with everything that it owns.
+pub(crate) struct Engine {
+    poll: Poll,
+    mailbox: mpsc::Receiver<Message>,
+    reporter: Option<Reporter>,
+    origin: Instant,
+    started: SystemTime,
+    configured: SystemTime,
+    speaker: Option<Speaker>,
+    plan: Option<Plan>,
+    kernel: Kernel,
+    monitor: Monitor,
+    fib: Fib,
+    conns: HashMap<ConnId, Conn>,
+    by_token: HashMap<Token, ConnId>,
+    listeners: Listeners,
+    control: Control,
+    next_token: usize,
+    /// Connections with something to read, in turn.
+    readable: VecDeque<ConnId>,
+    /// Connections with something to write.
+    transmit: VecDeque<ConnId>,
+    fib_waiting: bool,
+    /// Routes of ours that somebody removed.
+    repairs: Vec<Route>,
+    recheck: Recheck,
+    listen_retry_at: Option<Instant>,
+    /// Something came up: peers are called again then.
+    wake_at: Option<Instant>,
+    recovering: bool,
+    stopping: bool,
+}
+
+/// What must be read from the kernel again.
+#[derive(Debug, Default)]
+struct Recheck {
+    /// Our own routes, after what is waiting is written.
+    own: bool,
+    /// Everything, at this time.
+    all_at: Option<Instant>,
+}
+
+impl Engine {
+    /// Opens what the loop needs. The mailbox is the way to tell it anything.
+    pub(crate) fn new(setup: Setup) -> anyhow::Result<(Self, Mailbox)> {
+        let poll = Poll::new().context("epoll")?;
+        let bell = std::sync::Arc::new(mio::Waker::new(poll.registry(), BELL).context("eventfd")?);
+        // The monitor listens before anything is read, so no change falls between the two.
+        let groups = Groups::LINK | Groups::ADDRESS | Groups::ROUTE;
+        let monitor = Monitor::open(MonitorConfig::new(groups).ignore_new_routes_of(setup.protocol))
+            .context("cannot listen to changes of the kernel")?;
+        poll.registry().register(
+            &mut mio::unix::SourceFd(&std::os::fd::AsRawFd::as_raw_fd(&monitor)),
+            MONITOR,
+            Interest::READABLE,
+        )?;
+        let netlink = Netlink::open().context("cannot speak to the kernel; the agent needs CAP_NET_ADMIN")?;
+        let (sender, mailbox) = mpsc::channel();
+        let now = SystemTime::now();
+        let mut engine = Self {
+            poll,
+            mailbox,
+            reporter: setup.reporter,
+            origin: Instant::now(),
+            started: now,
+            configured: now,
+            speaker: None,
+            plan: None,
+            kernel: Kernel::new(setup.protocol, setup.table),
+            monitor,
+            fib: Fib::new(netlink, setup.protocol, setup.table),
+            conns: HashMap::new(),
+            by_token: HashMap::new(),
+            listeners: Listeners::default(),
+            control: Control::default(),
+            next_token: FIRST,
+            readable: VecDeque::new(),
+            transmit: VecDeque::new(),
+            fib_waiting: false,
+            repairs: Vec::new(),
+            recheck: Recheck::default(),
+            listen_retry_at: None,
+            wake_at: None,
+            recovering: true,
+            stopping: false,
+        };
+        engine.read_kernel()?;
+        for (path, family) in &setup.control {
+            let token = engine.token();
+            if let Err(err) = engine.control.open(path, *family, engine.poll.registry(), token) {
+                tracing::warn!(path = %path.display(), %err, "no control socket; the speaker runs without it");
+            }
+        }
+        Ok((engine, Mailbox::new(sender, bell)))
+    }
+
+    /// Runs until it is told to stop. Routes stay.
+    pub(crate) fn run(mut self) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        let mut buffer = vec![0; READ];
+        let mut stop_at: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            if stop_at.is_some_and(|at| at <= now || self.conns.is_empty()) {
+                return Ok(());
+            }
+            let mut timeout = self.timeout(now);
+            if let Some(at) = stop_at {
+                timeout = Some(timeout.map_or(at - now, |t| t.min(at - now)));
+            }
+            match self.poll.poll(&mut events, timeout) {
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e).context("epoll"),
+                _ => {}
+            }
+            self.dispatch(&events);
+            self.input(Input::Tick);
+            self.read_connections(&mut buffer);
+            self.write_fib();
+            self.housekeeping();
+            if self.stopping && stop_at.is_none() {
+                stop_at = Some(Instant::now() + FAREWELL);
+            }
+        }
+    }
+
+    // ---- waiting ----
+
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let busy = !self.readable.is_empty()
+            || self.fib_waiting
+            || !self.repairs.is_empty()
+            || (self.recheck.own && !self.recovering);
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let speaker = self.speaker.as_ref().and_then(Speaker::next_timeout).map(|at| self.origin + at);
+        let others = [self.fib.next_retry(), self.recheck.all_at, self.listen_retry_at, self.wake_at];
+        others.into_iter().chain([speaker]).flatten().min().map(|at| at.saturating_duration_since(now))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
+    }
+
+    fn dispatch(&mut self, events: &Events) {
+        for event in events {
+            match event.token() {
+                BELL => {}
+                MONITOR => self.read_monitor(),
+                token => {
+                    if let Some(id) = self.by_token.get(&token).copied() {
+                        self.socket_ready(id, event);
+                    } else if self.control.owns(token) {
+                        self.serve_control(token);
+                    } else {
+                        self.accept(token);
+                    }
+                }
+            }
+        }
+        while let Ok(message) = self.mailbox.try_recv() {
+            match message {
+                Message::Follow(plan) => self.follow(*plan),
+                Message::Silence => self.silence(),
+                Message::Stop => self.stop(),
+            }
+        }
+    }
+
+    // ---- plans ----
+
+    fn follow(&mut self, plan: Plan) {
+        self.configured = SystemTime::now();
+        let mut next_token = self.next_token;
+        let mut token = || {
+            next_token += 1;
+            Token(next_token)
+        };
+        self.listeners.follow(&plan, self.poll.registry(), &mut token);
+        self.next_token = next_token;
+        self.listen_retry_at = self.listeners.incomplete().then(|| Instant::now() + LISTEN_RETRY);
+        let config = plan.config.clone();
+        let redistribute_changed =
+            self.plan.as_ref().is_some_and(|old| old.redistribute != plan.redistribute);
+        let keys_changed = self.changed_keys(&plan);
+        self.plan = Some(plan);
+        let now = self.elapsed();
+        match &mut self.speaker {
+            Some(speaker) => {
+                speaker.configure(now, config);
+                // A connection keeps the key that it was made with.
+                for peer in keys_changed {
+                    speaker.handle(now, Input::Command(Command::Reset { peer }));
+                }
+                if redistribute_changed {
+                    self.tell_all_local_routes();
+                }
+            }
+            None => self.begin(config),
+        }
+        self.drain();
+    }
+
+    fn changed_keys(&self, plan: &Plan) -> Vec<String> {
+        let Some(old) = &self.plan else { return Vec::new() };
+        let known = |name: &str| old.config.peers.iter().any(|p| p.name == name);
+        plan.config
+            .peers
+            .iter()
+            .filter(|p| known(&p.name) && old.passwords.get(&p.name) != plan.passwords.get(&p.name))
+            .map(|p| p.name.clone())
+            .collect()
+    }
+
+    /// The first plan: take over what an earlier run left in the kernel, tell what the kernel has, start.
+    fn begin(&mut self, config: Config) {
+        let adopted = match self.fib.adopt(&self.kernel) {
+            Ok(adopted) => adopted,
+            Err(err) => {
+                tracing::warn!(%err, "routes of an earlier run cannot be read; they are written again");
+                Vec::new()
+            }
+        };
+        tracing::info!(
+            peers = config.peers.len(),
+            router_id = %config.local.router_id,
+            asn = config.local.asn,
+            adopted = adopted.len(),
+            "speaker starts"
+        );
+        // Routes of ours in the kernel are the trace of an earlier run; without any this is a first start, and nobody waits.
+        let kept = !adopted.is_empty();
+        let start = Start { restarted: kept, forwarding_kept: kept, local_routes: true };
+        let now = self.elapsed();
+        let mut speaker = Speaker::new(now, config, start);
+        for (prefix, route) in adopted {
+            speaker.handle(now, Input::StaleFib { prefix, route });
+        }
+        self.speaker = Some(speaker);
+        self.tell_all_local_routes();
+        self.input(Input::LocalRoutesComplete);
+        if !kept {
+            self.end_recovery();
+        }
+    }
+
+    fn tell_all_local_routes(&mut self) {
+        let all: Vec<_> = self.kernel.local_routes().cloned().collect();
+        for route in all {
+            if self.redistributes(route.key.source) {
+                self.input(Input::LocalRoute(route));
+            } else {
+                self.input(Input::LocalRouteGone(route.key));
+            }
+        }
+    }
+
+    fn redistributes(&self, source: LocalSource) -> bool {
+        self.plan.as_ref().is_some_and(|plan| match source {
+            LocalSource::Connected => plan.redistribute.connected,
+            LocalSource::Kernel => plan.redistribute.kernel,
+        })
+    }
+
+    /// The node may not speak any more: no peers, nothing of its own.
+    fn silence(&mut self) {
+        if let (Some(speaker), Some(plan)) = (&mut self.speaker, &mut self.plan) {
+            tracing::warn!("the node may not speak any more; sessions end and its routes are removed");
+            plan.config.peers.clear();
+            plan.config.originated.clear();
+            speaker.configure(self.origin.elapsed(), plan.config.clone());
+        }
+        self.listeners.close();
+        self.listen_retry_at = None;
+        self.drain();
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.listeners.close();
+        self.input(Input::Command(Command::Stop));
+    }
+
+    // ---- the speaker ----
+
+    fn input(&mut self, input: Input<'_>) {
+        let now = self.elapsed();
+        if let Some(speaker) = &mut self.speaker {
+            speaker.handle(now, input);
+            self.drain();
+        }
+    }
+
+    /// Carries out everything that the speaker wants, until it wants nothing.
+    fn drain(&mut self) {
+        while let Some(output) = self.speaker.as_mut().and_then(Speaker::poll) {
+            match output {
+                Output::Connect(dial) => self.connect(dial),
+                Output::Close(id) => self.close(id),
+                Output::Transmit(id) => self.transmit.push_back(id),
+                Output::Fib => self.fib_waiting = true,
+                Output::WatchNextHop(address) => {
+                    let resolution = self.kernel.watch(address);
+                    self.pass(Input::NextHop { address, resolution });
+                }
+                Output::ForgetNextHop(address) => self.kernel.forget(address),
+                Output::Event(event) => self.event(&event),
+            }
+        }
+        while let Some(id) = self.transmit.pop_front() {
+            self.flush(id);
+        }
+    }
+
+    /// An input from within [`Engine::drain`], which goes on polling.
+    fn pass(&mut self, input: Input<'_>) {
+        let now = self.elapsed();
+        if let Some(speaker) = &mut self.speaker {
+            speaker.handle(now, input);
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        report::event(event);
+        if let Event::RestartComplete { .. } = event {
+            self.end_recovery();
+        }
+    }
+
+    fn end_recovery(&mut self) {
+        self.recovering = false;
+        if let Some(reporter) = &self.reporter {
+            reporter.ready();
+        }
+        if let Some(speaker) = &self.speaker {
+            self.fib.sweep_leftovers(&self.kernel, |prefix| speaker.fib_route(prefix));
+        }
+    }
+
+    // ---- sockets ----
+
+    fn connect(&mut self, dial: Dial) {
+        let md5 = match (dial.password, self.plan.as_ref().and_then(|p| p.passwords.get(&*dial.peer))) {
+            (true, Some(key)) => Some(key.0.clone()),
+            _ => None,
+        };
+        let scope = dial.interface.as_ref().and_then(|name| self.kernel.link_index(name)).unwrap_or(0);
+        let options = Options { source: dial.source, ttl: dial.ttl, min_ttl: dial.min_ttl, md5, scope };
+        match sock::connect(dial.remote, &options) {
+            Ok(stream) => {
+                if let Err(err) = self.register(dial.conn, stream, dial.remote, Some(options)) {
+                    self.connect_failed(dial.conn, &err);
+                }
+            }
+            Err(err) => self.connect_failed(dial.conn, &err),
+        }
+    }
+
+    fn connect_failed(&mut self, conn: ConnId, err: &io::Error) {
+        self.pass(Input::ConnectFailed { conn, reason: reason_of(err) });
+    }
+
+    fn register(
+        &mut self,
+        id: ConnId,
+        mut stream: TcpStream,
+        remote: SocketAddr,
+        dialled: Option<Options>,
+    ) -> io::Result<()> {
+        let token = self.token();
+        self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.by_token.insert(token, id);
+        self.conns.insert(id, Conn::new(id, token, stream, remote, dialled, Instant::now()));
+        Ok(())
+    }
+
+    fn accept(&mut self, token: Token) {
+        while let Some(accepted) = self.listeners.accept(token) {
+            let Ok((stream, remote)) = accepted else { continue };
+            let Ok(local) = stream.local_addr() else { continue };
+            let now = self.elapsed();
+            let Some(speaker) = &mut self.speaker else { continue };
+            let Ok(id) = speaker.accept(now, remote, local) else {
+                self.drain();
+                continue;
+            };
+            let options = accepted_options(speaker.config(), remote);
+            let set_up = sock::accepted(&stream, remote.ip(), &options)
+                .and_then(|()| self.register(id, stream, remote, None));
+            if let Err(err) = set_up {
+                self.pass(Input::Closed { conn: id, reason: err.to_string() });
+            }
+            self.drain();
+        }
+    }
+
+    fn socket_ready(&mut self, id: ConnId, event: &mio::event::Event) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.connecting {
+            if let Some(err) = sock::connect_error(&conn.stream) {
+                self.drop_conn(id);
+                self.connect_failed(id, &err);
+                self.drain();
+                return;
+            }
+            if !event.is_writable() && !event.is_readable() {
+                return;
+            }
+            let Ok(local) = conn.stream.local_addr() else { return };
+            if conn.stream.peer_addr().is_err() {
+                return;
+            }
+            conn.connecting = false;
+            conn.writable = true;
+            self.pass(Input::Connected { conn: id, local });
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            if !conn.readable {
+                self.readable.push_back(id);
+            }
+            conn.readable = true;
+        }
+        if event.is_writable() {
+            conn.writable = true;
+            self.transmit.push_back(id);
+        }
+        self.drain();
+    }
+
+    /// One piece from each connection that has something, in turn.
+    fn read_connections(&mut self, buffer: &mut [u8]) {
+        for _ in 0..self.readable.len() {
+            let Some(id) = self.readable.pop_front() else { return };
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            match conn.read(buffer) {
+                Ok(0) => self.lost(id, "the peer closed the connection".into()),
+                Ok(n) => {
+                    self.readable.push_back(id);
+                    self.input(Input::Received { conn: id, data: &buffer[..n] });
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => self.lost(id, report::connection_error(&e)),
+            }
+        }
+    }
+
+    fn lost(&mut self, id: ConnId, reason: String) {
+        let closing = self.conns.get(&id).is_some_and(|c| c.closing);
+        self.drop_conn(id);
+        if closing {
+            self.discard(id);
+        } else {
+            self.input(Input::Closed { conn: id, reason });
+        }
+    }
+
+    fn flush(&mut self, id: ConnId) {
+        let now = self.elapsed();
+        let (Some(conn), Some(speaker)) = (self.conns.get_mut(&id), &mut self.speaker) else { return };
+        if conn.connecting {
+            return;
+        }
+        let flushed = conn.flush(|budget, out| {
+            speaker.transmit(now, id, budget, out);
+        });
+        match flushed {
+            Ok(Flushed::All) if conn.closing => self.drop_conn(id),
+            Ok(_) => {}
+            Err(err) => {
+                let reason = report::connection_error(&err);
+                let closing = conn.closing;
+                self.drop_conn(id);
+                if closing {
+                    self.discard(id);
+                } else {
+                    self.pass(Input::Closed { conn: id, reason });
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return self.discard(id) };
+        conn.closing = true;
+        if conn.connecting {
+            self.drop_conn(id);
+            self.discard(id);
+        } else {
+            self.transmit.push_back(id);
+        }
+    }
+
+    /// Takes what a closed connection still had to say, so that its handle ends.
+    fn discard(&mut self, id: ConnId) {
+        let now = self.elapsed();
+        if let Some(speaker) = &mut self.speaker {
+            let mut out = Vec::new();
+            while speaker.transmit(now, id, usize::MAX, &mut out) > 0 {
+                out.clear();
+            }
+        }
+    }
+
+    fn drop_conn(&mut self, id: ConnId) {
+        if let Some(mut conn) = self.conns.remove(&id) {
+            self.by_token.remove(&conn.token);
+            let _ = self.poll.registry().deregister(&mut conn.stream);
+        }
+    }
+
+    /// A link or an address came: what failed for want of it is tried now.
+    fn try_again(&mut self) {
+        let mut next_token = self.next_token;
+        self.listeners.retry(self.poll.registry(), &mut || {
+            next_token += 1;
+            Token(next_token)
+        });
+        self.next_token = next_token;
+        let stale: Vec<ConnId> = self
+            .conns
+            .values()
+            .filter(|c| c.connecting && c.since.elapsed() > STALE_CALL)
+            .map(|c| c.id)
+            .collect();
+        for id in stale {
+            self.call_again(id);
+        }
+        let now = self.elapsed();
+        if let Some(speaker) = &mut self.speaker {
+            speaker.wake(now);
+        }
+        self.drain();
+    }
+
+    /// Makes the same call on a new socket: the SYN of the old one waits for its retransmission timer.
+    fn call_again(&mut self, id: ConnId) {
+        let Some((remote, options)) = self.conns.get(&id).and_then(|c| Some((c.remote, c.dialled.clone()?)))
+        else {
+            return;
+        };
+        self.drop_conn(id);
+        let again = sock::connect(remote, &options)
+            .and_then(|stream| self.register(id, stream, remote, Some(options)));
+        if let Err(err) = again {
+            self.connect_failed(id, &err);
+        }
+    }
+
+    // ---- the kernel ----
+
+    fn read_kernel(&mut self) -> anyhow::Result<()> {
+        let netlink = self.fib.netlink();
+        let links = netlink.links().context("links cannot be read")?;
+        let addresses = netlink.addresses().context("addresses cannot be read")?;
+        let filter = caracal_netlink::RouteFilter { table: Some(self.kernel.table()), ..Default::default() };
+        let routes = netlink.routes(filter).context("routes cannot be read")?;
+        let effects = self.kernel.replace(links, addresses, routes);
+        self.take(effects);
+        Ok(())
+    }
+
+    fn read_monitor(&mut self) {
+        loop {
+            match self.monitor.try_next() {
+                Ok(events) if events.is_empty() => return,
+                Ok(events) => {
+                    let effects = self.kernel.observe(events);
+                    self.take(effects);
+                }
+                Err(err) => {
+                    tracing::warn!(%err, "changes of the kernel were missed; reading everything again");
+                    self.recheck.all_at = Some(Instant::now() + RESYNC_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, effects: Effects) {
+        for key in effects.local_gone {
+            self.input(Input::LocalRouteGone(key));
+        }
+        for route in effects.local {
+            if self.redistributes(route.key.source) {
+                self.input(Input::LocalRoute(route));
+            }
+        }
+        for (address, resolution) in effects.next_hops {
+            self.input(Input::NextHop { address, resolution });
+        }
+        self.repairs.extend(effects.own_gone);
+        self.recheck.own |= effects.lost_routes;
+        if effects.resync {
+            self.recheck.all_at.get_or_insert(Instant::now() + RESYNC_PAUSE);
+        }
+        if effects.came_up {
+            self.wake_at.get_or_insert(Instant::now() + SETTLE);
+            self.fib.retry(&self.kernel, true, Instant::now());
+        }
+    }
+
+    fn write_fib(&mut self) {
+        let Some(speaker) = &mut self.speaker else {
+            self.repairs.clear();
+            self.recheck.own = false;
+            return;
+        };
+        if self.stopping {
+            self.fib_waiting = false;
+            self.repairs.clear();
+            self.recheck = Recheck::default();
+            return;
+        }
+        let now = Instant::now();
+        if self.fib_waiting {
+            let changes = speaker.take_fib(FIB_BATCH);
+            self.fib_waiting = !changes.is_empty();
+            self.fib.apply(&self.kernel, &changes, now);
+        }
+        if !self.repairs.is_empty() {
+            let gone = std::mem::take(&mut self.repairs);
+            let speaker = &*speaker;
+            let repaired = self.fib.repair(&self.kernel, &gone, |prefix| speaker.fib_route(prefix), now);
+            if repaired > 0 {
+                tracing::info!(count = repaired, "routes that somebody removed are back");
+            }
+        }
+        if self.recheck.own && !self.fib_waiting && !self.recovering {
+            self.recheck.own = false;
+            self.recheck_own();
+        }
+    }
+
+    /// Compares our routes in the kernel with what the speaker gave out. Not before the end of a restart: until then
+    /// the kernel may hold more than the speaker knows.
+    fn recheck_own(&mut self) {
+        let Some(speaker) = &self.speaker else { return };
+        match self.fib.resync(&self.kernel, speaker.fib_routes(), Instant::now()) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "routes that were not as they should be are written"),
+            Err(err) => {
+                tracing::warn!(%err, "our routes cannot be compared with the kernel; trying again");
+                self.recheck.all_at = Some(Instant::now() + LISTEN_RETRY);
+            }
+        }
+    }
+
+    fn housekeeping(&mut self) {
+        let now = Instant::now();
+        if self.recheck.all_at.is_some_and(|at| at <= now) {
+            self.recheck.all_at = None;
+            match self.read_kernel() {
+                Ok(()) => self.recheck.own = true,
+                Err(err) => {
+                    tracing::warn!(err = format!("{err:#}"), "the kernel cannot be read; trying again");
+                    self.recheck.all_at = Some(now + LISTEN_RETRY);
+                }
+            }
+        }
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            self.try_again();
+        }
+        if self.fib.next_retry().is_some_and(|at| at <= now) {
+            self.fib.retry(&self.kernel, false, now);
+        }
+        if self.listen_retry_at.is_some_and(|at| at <= now) {
+            let mut next_token = self.next_token;
+            self.listeners.retry(self.poll.registry(), &mut || {
+                next_token += 1;
+                Token(next_token)
+            });
+            self.next_token = next_token;
+            self.listen_retry_at = self.listeners.incomplete().then(|| now + LISTEN_RETRY);
+        }
+    }
+
+    // ---- people ----
+
+    fn serve_control(&mut self, token: Token) {
+        let mut next_token = self.next_token;
+        let mut next = || {
+            next_token += 1;
+            Token(next_token)
+        };
+        let times = view::Times { started: self.started, configured: self.configured };
+        let speaker = self.speaker.as_ref();
+        let (recovering, kernel) = (self.recovering, &self.kernel);
+        self.control.ready(
+            token,
+            self.poll.registry(),
+            &mut next,
+            &|| view::of(speaker, &times, recovering),
+            &|family, limit| view::routes(speaker, kernel, family, limit),
+        );
+        self.next_token = next_token;
+    }
+}
+
+/// What an accepted connection gets: the settings of the peer or range that the caller belongs to.
+fn accepted_options(config: &Config, remote: SocketAddr) -> Options {
+    let peer = config.peers.iter().find(|p| p.address == remote.ip());
+    let range = || config.listen_ranges.iter().find(|r| r.range.contains(&remote.ip())).map(|r| &r.template);
+    let (ttl_security, multihop) = peer.or_else(range).map_or((None, 64), |p| (p.ttl_security, p.multihop));
+    match ttl_security {
+        Some(hops) => Options { ttl: 255, min_ttl: 255 - hops.saturating_sub(1), ..Options::default() },
+        None => Options { ttl: multihop, ..Options::default() },
+    }
+}
+
+fn reason_of(err: &io::Error) -> ConnectError {
+    match err.raw_os_error() {
+        Some(libc::ECONNREFUSED) => ConnectError::Refused,
+        Some(libc::ETIMEDOUT) => ConnectError::TimedOut,
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EHOSTDOWN) => {
+            ConnectError::Unreachable
+        }
+        Some(libc::EADDRNOTAVAIL) => ConnectError::BadSource,
+        Some(errno) => ConnectError::Other(errno),
+        None => ConnectError::TimedOut,
+    }
+}

@@ -1,0 +1,97 @@
+//! What the log says: one line for each change that a person asks about, with the cause and its fix.
+
+use std::io;
+
+use bird_speaker::Event;
+use bird_speaker::io::{ConnectError, DownReason};
+
+/// Logs an event of the speaker.
+pub(crate) fn event(event: &Event) {
+    match event {
+        Event::Up { peer, peer_as, router_id } => {
+            tracing::info!(%peer, peer_as, %router_id, "session established");
+        }
+        Event::Down { peer, reason: reason @ DownReason::Admin(_) } => {
+            tracing::info!(%peer, err = %reason, "session ended");
+        }
+        Event::Down { peer, reason } => {
+            tracing::warn!(%peer, err = %reason, fix = fix(reason), "session lost");
+        }
+        Event::Failed { peer, reason } => {
+            tracing::warn!(%peer, err = %reason, fix = fix(reason), "session does not come up");
+        }
+        Event::Malformed { peer, what } => {
+            tracing::warn!(%peer, err = what, "malformed update contained (RFC 7606); the session stays");
+        }
+        Event::PrefixLimit { peer, max } => {
+            tracing::warn!(%peer, max, fix = "raise the limit, or stop the peer's leak", "prefix limit reached");
+        }
+        Event::Refused { remote, reason } => {
+            tracing::debug!(%remote, err = reason, "call refused");
+        }
+        Event::RestartComplete { waited } => {
+            tracing::info!(waited = ?waited, "restart complete; what nobody wants any more is swept");
+        }
+    }
+}
+
+/// The system's reason for the end of a connection, in words.
+pub(crate) fn connection_error(err: &io::Error) -> String {
+    match err.raw_os_error() {
+        Some(libc::ECONNRESET) => "reset by the peer".into(),
+        Some(libc::ETIMEDOUT) => "no acknowledgement from the peer".into(),
+        Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => "no route to the peer".into(),
+        _ => err.to_string(),
+    }
+}
+
+/// What mends it.
+fn fix(reason: &DownReason) -> &'static str {
+    match reason {
+        DownReason::Connect(ConnectError::Refused) => {
+            "start the BGP speaker on the peer, or compare its address and port with the configuration here"
+        }
+        DownReason::Connect(ConnectError::TimedOut) => {
+            "check that the peer runs, that no packet filter drops TCP port 179, and that both sides have the same password"
+        }
+        DownReason::Connect(ConnectError::Unreachable) => {
+            "check the link and the subnet of this node's address, or set reachableBy to the gateway of the peer"
+        }
+        DownReason::Connect(ConnectError::BadSource) => {
+            "correct the Node's BGP address, or set sourceAddress to None on the BGPPeer"
+        }
+        DownReason::Connect(ConnectError::Other(_)) => "see the error; it is tried again",
+        DownReason::Sent(text) | DownReason::Received(text) => by_text(text),
+        DownReason::Closed(_) => {
+            "look at the peer's log: it hung up without a reason; a wrong password or an unknown neighbour does that"
+        }
+        DownReason::Admin(_) => "nothing: it was asked for",
+    }
+}
+
+/// RFC 4271 and 4486 names of NOTIFICATIONs, as both sides print them.
+fn by_text(text: &str) -> &'static str {
+    let text = text.to_ascii_lowercase();
+    let has = |word: &str| text.contains(word);
+    if has("bad peer as") {
+        "compare asNumber of the BGPPeer or Node with the AS that the peer is configured with"
+    } else if has("bad bgp identifier") {
+        "give each speaker a router id of its own (CALICO_ROUTER_ID)"
+    } else if has("hold timer expired") || has("send hold") {
+        "the peer was silent or did not read for the hold time: check the link and the load on both sides"
+    } else if has("hold time") {
+        "set a hold time of 0 or of at least 3 s on both sides"
+    } else if has("capability") {
+        "enable the same address families on both sides"
+    } else if has("maximum number of prefixes") {
+        "raise the prefix limit, or stop the leak of routes"
+    } else if has("connection rejected") || has("de-configured") {
+        "configure this node as a neighbour on the peer"
+    } else if has("administrative") {
+        "nothing: an operator asked for it"
+    } else if has("collision") {
+        "nothing: the other connection of the two stays"
+    } else {
+        "look at the peer's log for the same moment"
+    }
+}

@@ -1,0 +1,538 @@
+//! A router or route reflector from one YAML file, without a datastore.
+//!
+//! Every field but `routerId`, `asNumber` and one way to have neighbours may be left out. Unknown fields are errors,
+//! so that a typing mistake is not a silent default.
+//!
+//! ```yaml
+//! routerId: 192.168.174.2
+//! asNumber: 64999
+//! listen: ["0.0.0.0:179", "[::]:179"]     # default; an empty list never takes calls
+//! groups:                                  # settings that neighbours and listen ranges share
+//!   nodes: { asNumber: 64512, families: [ipv4], holdTime: 90 }
+//! neighbours:
+//!   - { address: 192.168.174.129, group: nodes }
+//!   - name: upstream
+//!     address: 10.0.0.1
+//!     asNumber: 65000
+//!     passwordFile: /etc/caracal/upstream.key
+//!     import: [no-default]
+//! listenRanges:                            # neighbours that are not listed may call from here
+//!   - { range: 192.168.174.0/24, group: nodes, limit: 100 }
+//! static:
+//!   - { prefix: 10.0.0.0/8, blackhole: true }
+//!   - { prefix: 10.9.0.0/16, via: 192.168.174.9 }
+//!   - { prefix: 192.0.2.0/24, announceOnly: true }
+//! redistribute: { connected: true, kernel: false }
+//! filters:                                 # as BGPFilter has them
+//!   no-default: { importV4: [{ action: Reject, cidr: 0.0.0.0/0, matchOperator: Equal }] }
+//! fib: { program: true, table: 254, protocol: 12, ecmp: 64, metric: 32 }
+//! control: /run/caracal-router.ctl         # control socket; none by default
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use bird_speaker::config::{
+    self as speaker, Config, ExportRules, Families, KernelRules, LearnedMetric, ListenRange, Local,
+    NextHopMode, OriginTarget, Originated, PeerConfig, PrefixLimit,
+};
+use bird_speaker::policy::FilterSet;
+use caracal_netlink::{proto, table};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::plan::{Plan, Redistribute, Secret};
+use crate::sock::MAX_MD5_KEY;
+
+/// The file.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(clippy::struct_field_names, reason = "the file's words")]
+struct Router {
+    router_id: Ipv4Addr,
+    as_number: u32,
+    cluster_id: Option<Ipv4Addr>,
+    listen: Option<Vec<SocketAddr>>,
+    #[serde(default)]
+    groups: BTreeMap<String, Settings>,
+    #[serde(default)]
+    neighbours: Vec<With<Neighbour>>,
+    #[serde(default)]
+    listen_ranges: Vec<With<Range>>,
+    #[serde(default, rename = "static")]
+    statics: Vec<Static>,
+    #[serde(default)]
+    redistribute: RedistributeRules,
+    #[serde(default)]
+    filters: BTreeMap<String, FilterSet>,
+    #[serde(default)]
+    fib: FibRules,
+    restart: Option<RestartRules>,
+    control: Option<PathBuf>,
+}
+
+/// A neighbour or a range: what only it has, and what its group could have said too.
+///
+/// Two passes over one map, because serde cannot both flatten and refuse unknown fields.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "serde_yaml::Mapping", bound = "T: Head")]
+struct With<T> {
+    head: T,
+    settings: Settings,
+}
+
+/// The part of [`With`] that a group cannot say.
+trait Head: serde::de::DeserializeOwned {
+    const FIELDS: &'static [&'static str];
+}
+
+#[derive(Debug, Deserialize)]
+struct Neighbour {
+    name: Option<String>,
+    address: IpAddr,
+    interface: Option<String>,
+    group: Option<String>,
+}
+
+impl Head for Neighbour {
+    const FIELDS: &'static [&'static str] = &["name", "address", "interface", "group"];
+}
+
+#[derive(Debug, Deserialize)]
+#[allow(clippy::struct_field_names, reason = "the file's words")]
+struct Range {
+    range: IpNet,
+    group: Option<String>,
+    #[serde(default = "hundred")]
+    limit: u16,
+}
+
+impl Head for Range {
+    const FIELDS: &'static [&'static str] = &["range", "group", "limit"];
+}
+
+impl<T: Head> TryFrom<serde_yaml::Mapping> for With<T> {
+    type Error = serde_yaml::Error;
+
+    fn try_from(map: serde_yaml::Mapping) -> Result<Self, serde_yaml::Error> {
+        let is_head = |key: &serde_yaml::Value| key.as_str().is_some_and(|k| T::FIELDS.contains(&k));
+        let (head, rest): (serde_yaml::Mapping, serde_yaml::Mapping) =
+            map.into_iter().partition(|(key, _)| is_head(key));
+        Ok(Self {
+            head: serde_yaml::from_value(head.into())?,
+            settings: serde_yaml::from_value(rest.into())?,
+        })
+    }
+}
+
+/// What a neighbour, a range or a group may set. A neighbour's own word beats its group's.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Settings {
+    as_number: Option<u32>,
+    local_as_number: Option<u32>,
+    port: Option<u16>,
+    families: Option<Vec<Family>>,
+    passive: Option<bool>,
+    enabled: Option<bool>,
+    source_address: Option<IpAddr>,
+    hold_time: Option<u16>,
+    keepalive: Option<u16>,
+    connect_retry: Option<u16>,
+    ttl_security: Option<u8>,
+    multihop: Option<u8>,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+    route_reflector_client: Option<bool>,
+    cluster_id: Option<Ipv4Addr>,
+    next_hop: Option<NextHopMode>,
+    add_path: Option<speaker::AddPath>,
+    graceful_restart: Option<GracefulRestart>,
+    allow_local_as: Option<u8>,
+    enforce_first_as: Option<bool>,
+    extended_next_hop: Option<bool>,
+    extended_message: Option<bool>,
+    remove_private_as: Option<bool>,
+    graceful_shutdown: Option<bool>,
+    prefix_limit: Option<Limit>,
+    import: Option<Vec<String>>,
+    export: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct GracefulRestart {
+    #[serde(default = "yes")]
+    enabled: bool,
+    restart_time: Option<u16>,
+    stale_time: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Limit {
+    max: u32,
+    action: speaker::LimitAction,
+    restart: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Static {
+    prefix: IpNet,
+    #[serde(default)]
+    blackhole: bool,
+    via: Option<IpAddr>,
+    #[serde(default)]
+    announce_only: bool,
+    metric: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RedistributeRules {
+    #[serde(default)]
+    connected: bool,
+    #[serde(default)]
+    kernel: bool,
+    #[serde(default)]
+    ignored_interfaces: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FibRules {
+    program: bool,
+    table: u32,
+    protocol: u8,
+    ecmp: u8,
+    /// One metric for all learned routes; 0 leaves it to LOCAL_PREF as on a node.
+    metric: u32,
+}
+
+impl Default for FibRules {
+    fn default() -> Self {
+        Self { program: true, table: table::MAIN, protocol: proto::BIRD, ecmp: 64, metric: 32 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RestartRules {
+    deferral: u32,
+}
+
+/// A file, read and checked.
+#[derive(Debug)]
+pub(crate) struct Standalone {
+    pub(crate) plan: Plan,
+    pub(crate) table: u32,
+    pub(crate) protocol: u8,
+    pub(crate) control: Option<PathBuf>,
+}
+
+/// Reads and checks a router's file.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Standalone> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!("{}: cannot be read; give the path of a router's YAML file", path.display())
+    })?;
+    parse(&text).with_context(|| path.display().to_string())
+}
+
+fn parse(text: &str) -> anyhow::Result<Standalone> {
+    let router: Router = serde_yaml::from_str(text)?;
+    ensure!(router.fib.table != 0, "fib.table: 0 is no table; write 254 for the main one");
+    ensure!(
+        !matches!(router.fib.protocol, 0..=4),
+        "fib.protocol: {} belongs to the kernel or the administrator; write 12, or a number of your own above 4",
+        router.fib.protocol
+    );
+    let mut config = Config {
+        local: Local { asn: router.as_number, router_id: router.router_id, cluster_id: router.cluster_id },
+        export: ExportRules::AcceptAll,
+        filters: router.filters.clone(),
+        ignored_interfaces: router.redistribute.ignored_interfaces.clone(),
+        kernel: KernelRules {
+            program: router.fib.program,
+            ecmp: router.fib.ecmp,
+            metric: match router.fib.metric {
+                0 => LearnedMetric::FromLocalPref,
+                fixed => LearnedMetric::Fixed(fixed),
+            },
+            ..KernelRules::default()
+        },
+        seed: u64::from(u32::from(router.router_id)),
+        ..Config::default()
+    };
+    if let Some(restart) = &router.restart {
+        config.restart.deferral = Duration::from_secs(restart.deferral.into());
+    }
+    let mut passwords = BTreeMap::new();
+    for With { head: neighbour, settings } in &router.neighbours {
+        let name = neighbour.name.clone().unwrap_or_else(|| neighbour.address.to_string());
+        let settings = settings.over(router.group(&name, neighbour.group.as_deref())?);
+        let mut peer = settings.peer(&router, &name, Some(neighbour.address))?;
+        peer.interface.clone_from(&neighbour.interface);
+        if let Some(secret) = settings.secret(&name)? {
+            passwords.insert(name.clone(), secret);
+        }
+        config.peers.push(peer);
+    }
+    let mut range_passwords = BTreeMap::new();
+    for With { head: range, settings } in &router.listen_ranges {
+        let name = format!("range {}", range.range);
+        let settings = settings.over(router.group(&name, range.group.as_deref())?);
+        let template = settings.peer(&router, &name, None)?;
+        if let Some(secret) = settings.secret(&name)? {
+            range_passwords.insert(range.range, secret);
+        }
+        config.listen_ranges.push(ListenRange { range: range.range.trunc(), template, limit: range.limit });
+    }
+    for entry in &router.statics {
+        config.originated.push(entry.originated()?);
+    }
+    let errors = config.validate();
+    if !errors.is_empty() {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        bail!("{}", lines.join("\n"));
+    }
+    let listen = router.listen.clone().unwrap_or_else(|| {
+        vec![(Ipv4Addr::UNSPECIFIED, 179).into(), (std::net::Ipv6Addr::UNSPECIFIED, 179).into()]
+    });
+    Ok(Standalone {
+        plan: Plan {
+            config,
+            listen,
+            passwords,
+            range_passwords,
+            redistribute: Redistribute {
+                connected: router.redistribute.connected,
+                kernel: router.redistribute.kernel,
+            },
+        },
+        table: router.fib.table,
+        protocol: router.fib.protocol,
+        control: router.control.clone(),
+    })
+}
+
+impl Router {
+    fn group(&self, of: &str, name: Option<&str>) -> anyhow::Result<Settings> {
+        match name {
+            None => Ok(Settings::default()),
+            Some(name) => self
+                .groups
+                .get(name)
+                .cloned()
+                .with_context(|| format!("{of}: group: there is no group `{name}`; add it below groups")),
+        }
+    }
+}
+
+impl Settings {
+    /// These settings, with a group's where they are silent.
+    fn over(&self, group: Self) -> Self {
+        let own = self.clone();
+        Self {
+            as_number: own.as_number.or(group.as_number),
+            local_as_number: own.local_as_number.or(group.local_as_number),
+            port: own.port.or(group.port),
+            families: own.families.or(group.families),
+            passive: own.passive.or(group.passive),
+            enabled: own.enabled.or(group.enabled),
+            source_address: own.source_address.or(group.source_address),
+            hold_time: own.hold_time.or(group.hold_time),
+            keepalive: own.keepalive.or(group.keepalive),
+            connect_retry: own.connect_retry.or(group.connect_retry),
+            ttl_security: own.ttl_security.or(group.ttl_security),
+            multihop: own.multihop.or(group.multihop),
+            password: own.password.or(group.password),
+            password_file: own.password_file.or(group.password_file),
+            route_reflector_client: own.route_reflector_client.or(group.route_reflector_client),
+            cluster_id: own.cluster_id.or(group.cluster_id),
+            next_hop: own.next_hop.or(group.next_hop),
+            add_path: own.add_path.or(group.add_path),
+            graceful_restart: own.graceful_restart.or(group.graceful_restart),
+            allow_local_as: own.allow_local_as.or(group.allow_local_as),
+            enforce_first_as: own.enforce_first_as.or(group.enforce_first_as),
+            extended_next_hop: own.extended_next_hop.or(group.extended_next_hop),
+            extended_message: own.extended_message.or(group.extended_message),
+            remove_private_as: own.remove_private_as.or(group.remove_private_as),
+            graceful_shutdown: own.graceful_shutdown.or(group.graceful_shutdown),
+            prefix_limit: own.prefix_limit.or(group.prefix_limit),
+            import: own.import.or(group.import),
+            export: own.export.or(group.export),
+        }
+    }
+
+    fn peer(&self, router: &Router, name: &str, address: Option<IpAddr>) -> anyhow::Result<PeerConfig> {
+        let default = PeerConfig::default();
+        for filter in self.import.iter().chain(&self.export).flatten() {
+            ensure!(
+                router.filters.contains_key(filter),
+                "{name}: there is no filter `{filter}`; add it below filters"
+            );
+        }
+        let remote_as = match (self.as_number, address) {
+            (Some(number), _) => number,
+            // Dynamic neighbours may be of any AS.
+            (None, None) => 0,
+            (None, Some(_)) => {
+                bail!("{name}: asNumber: is missing; write the neighbour's AS, or in its group")
+            }
+        };
+        let families = match &self.families {
+            Some(list) => Families { ipv4: list.contains(&Family::Ipv4), ipv6: list.contains(&Family::Ipv6) },
+            None => match address {
+                Some(IpAddr::V6(_)) => Families { ipv4: false, ipv6: true },
+                _ => Families { ipv4: true, ipv6: false },
+            },
+        };
+        let mut graceful_restart = default.graceful_restart;
+        if let Some(set) = self.graceful_restart {
+            graceful_restart.enabled = set.enabled;
+            graceful_restart.restart_time = set.restart_time.unwrap_or(graceful_restart.restart_time);
+            if let Some(seconds) = set.stale_time {
+                graceful_restart.stale_time = Duration::from_secs(seconds.into());
+            }
+        }
+        Ok(PeerConfig {
+            name: name.to_owned(),
+            address: address.unwrap_or(default.address),
+            port: self.port.unwrap_or(default.port),
+            remote_as,
+            local_as: self.local_as_number,
+            families,
+            passive: self.passive.unwrap_or(default.passive),
+            enabled: self.enabled.unwrap_or(default.enabled),
+            source_address: self.source_address,
+            hold_time: self.hold_time.unwrap_or(90),
+            keepalive: self.keepalive,
+            connect_retry: self
+                .connect_retry
+                .map_or(default.connect_retry, |s| Duration::from_secs(s.into())),
+            ttl_security: self.ttl_security,
+            multihop: self.multihop.unwrap_or(default.multihop),
+            password: self.password.is_some() || self.password_file.is_some(),
+            route_reflector_client: self.route_reflector_client.unwrap_or(default.route_reflector_client),
+            cluster_id: self.cluster_id,
+            next_hop: self.next_hop.unwrap_or(default.next_hop),
+            add_path: self.add_path.unwrap_or(default.add_path),
+            graceful_restart,
+            allow_own_as: self.allow_local_as.unwrap_or(default.allow_own_as),
+            enforce_first_as: self.enforce_first_as.unwrap_or(default.enforce_first_as),
+            extended_next_hop: self.extended_next_hop.unwrap_or(default.extended_next_hop),
+            extended_message: self.extended_message.unwrap_or(default.extended_message),
+            remove_private_as: self.remove_private_as.unwrap_or(default.remove_private_as),
+            graceful_shutdown: self.graceful_shutdown.unwrap_or(default.graceful_shutdown),
+            prefix_limit: self.prefix_limit.map(|limit| PrefixLimit {
+                max: limit.max,
+                action: limit.action,
+                restart: limit.restart.map(|s| Duration::from_secs(s.into())),
+            }),
+            import: self.import.clone().unwrap_or_default(),
+            export: self.export.clone().unwrap_or_default(),
+            ..default
+        })
+    }
+
+    fn secret(&self, name: &str) -> anyhow::Result<Option<Secret>> {
+        let key = match (&self.password, &self.password_file) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => bail!("{name}: password and passwordFile are both set; keep one"),
+            (Some(text), None) => text.clone(),
+            (None, Some(path)) => std::fs::read_to_string(path)
+                .with_context(|| format!("{name}: passwordFile: {} cannot be read", path.display()))?
+                .trim_end_matches(['\n', '\r'])
+                .to_owned(),
+        };
+        ensure!(
+            !key.is_empty() && key.len() <= MAX_MD5_KEY && !key.contains('\0'),
+            "{name}: the password must have 1 to {MAX_MD5_KEY} octets and no NUL"
+        );
+        Ok(Some(Secret(key.into_bytes())))
+    }
+}
+
+impl Static {
+    fn originated(&self) -> anyhow::Result<Originated> {
+        let target = match (self.blackhole, self.via, self.announce_only) {
+            (true, None, false) => OriginTarget::Blackhole,
+            (false, Some(via), false) => {
+                ensure!(
+                    via.is_ipv4() == self.prefix.addr().is_ipv4(),
+                    "static {}: via: {via} is of the other family",
+                    self.prefix
+                );
+                OriginTarget::Via(via)
+            }
+            (false, None, true) => OriginTarget::None,
+            _ => bail!("static {}: write exactly one of blackhole, via and announceOnly", self.prefix),
+        };
+        Ok(Originated { prefix: self.prefix.trunc(), target, metric: self.metric })
+    }
+}
+
+fn hundred() -> u16 {
+    100
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "routerId: 192.168.174.2\nasNumber: 64999\n";
+
+    fn error(text: &str) -> String {
+        format!("{:#}", parse(text).unwrap_err())
+    }
+
+    #[test]
+    fn a_neighbour_takes_from_its_group_what_it_does_not_say() {
+        let text = format!(
+            "{SMALL}groups: {{ nodes: {{ asNumber: 64512, holdTime: 30, families: [ipv4, ipv6] }} }}\n\
+             neighbours:\n  - {{ address: 192.168.174.129, group: nodes }}\n\
+             \x20 - {{ name: up, address: 10.0.0.1, asNumber: 65000, group: nodes, holdTime: 9, password: secret }}\n\
+             listenRanges: [{{ range: 10.1.0.0/16, group: nodes, limit: 5 }}]\n"
+        );
+        let plan = parse(&text).unwrap().plan;
+        let [first, second] = plan.config.peers.as_slice() else { panic!("{:?}", plan.config.peers) };
+        assert_eq!((first.name.as_str(), first.remote_as, first.hold_time), ("192.168.174.129", 64512, 30));
+        assert!(first.families.ipv6 && !first.password);
+        assert_eq!((second.remote_as, second.hold_time, second.password), (65000, 9, true));
+        assert_eq!(plan.passwords["up"], Secret(b"secret".to_vec()));
+        assert_eq!(plan.config.listen_ranges[0].limit, 5);
+        assert!(!format!("{plan:?}").contains("secret"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("neighbours: [{ address: 10.0.0.1 }]", "10.0.0.1: asNumber: is missing"),
+            ("neighbours: [{ address: 10.0.0.1, asNumber: 1, holdTimer: 3 }]", "unknown field `holdTimer`"),
+            ("neighbours: [{ address: 10.0.0.1, asNumber: 1, group: x }]", "there is no group `x`"),
+            ("neighbours: [{ address: 10.0.0.1, asNumber: 1, import: [f] }]", "there is no filter `f`"),
+            ("neighbours: [{ address: 10.0.0.1, asNumber: 1, holdTime: 2 }]", "below the 3 s"),
+            ("static: [{ prefix: 10.0.0.0/8 }]", "exactly one of blackhole"),
+            ("fib: { protocol: 2 }", "belongs to the kernel"),
+            ("fibs: {}", "unknown field `fibs`"),
+        ] {
+            let said = error(&format!("{SMALL}{text}\n"));
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+    }
+}

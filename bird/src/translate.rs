@@ -1,0 +1,216 @@
+//! A node's derived configuration, as the speaker takes it.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bird_intent::{self as intent, NodeConfig, SecretRef};
+use bird_speaker::config::{
+    Config, ExportRules, ExportScope, Families, GracefulRestart, KernelRules, Local, NextHopMode, NodeExport,
+    OriginTarget, Originated, PeerConfig, TunnelRule,
+};
+use bird_speaker::{config as speaker, policy};
+
+/// Interfaces whose connected subnets are never told: workload links and those of the service proxy.
+const NEVER_CONNECTED: [&str; 2] = ["cali*", "kube-ipvs*"];
+/// The largest restart time that an OPEN can carry (RFC 4724: 12 bits).
+const MAX_RESTART_TIME: u16 = 4095;
+/// Calico's pause between two calls.
+const CONNECT_RETRY: Duration = Duration::from_secs(5);
+/// How long a node that should call us is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the shell needs beside the speaker's configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Translated {
+    /// For [`bird_speaker::Speaker::configure`].
+    pub(crate) config: Config,
+    /// Peer -> where its password is.
+    pub(crate) passwords: BTreeMap<String, SecretRef>,
+    /// Where to listen.
+    pub(crate) listen: Vec<std::net::SocketAddr>,
+}
+
+/// Translates; `None` when the node has no router id or no BGP address and therefore cannot speak.
+pub(crate) fn node(from: &NodeConfig) -> Option<Translated> {
+    let (router_id, asn) = (from.router_id?, from.as_number?);
+    let mut hasher = DefaultHasher::new();
+    from.node.hash(&mut hasher);
+    let config = Config {
+        local: Local { asn, router_id, cluster_id: None },
+        peers: from.peers.iter().map(peer).collect(),
+        listen_ranges: Vec::new(),
+        originated: originated(from),
+        filters: from.filters.iter().map(|(name, f)| (name.clone(), filter(f))).collect(),
+        export: ExportRules::Node(NodeExport {
+            never_export: from.never_export.clone(),
+            internal_never_export_interfaces: from.internal_never_export_interfaces.clone(),
+            never_export_interfaces: vec!["bpf*.cali".into()],
+            communities: from
+                .communities
+                .iter()
+                .map(|rule| speaker::CommunityRule {
+                    cidr: rule.cidr,
+                    communities: rule.communities.iter().map(|c| community(*c)).collect(),
+                })
+                .collect(),
+            originates: from.originates.clone(),
+            services: from.services.clone(),
+            export_within: from.export_within.clone(),
+            normal_metric_v4: from.route_priority_v4,
+            normal_metric_v6: from.route_priority_v6,
+        }),
+        kernel: KernelRules {
+            never_program: from.kernel.never_program.clone(),
+            rejects: from.kernel.rejects.clone(),
+            tunnels: from
+                .kernel
+                .tunnels
+                .iter()
+                .map(|t| TunnelRule {
+                    cidr: t.cidr,
+                    interface: t.interface.clone(),
+                    except_next_hop_in: t.except_next_hop_in,
+                })
+                .collect(),
+            wireguard_peers: from.kernel.wireguard_peers.clone(),
+            ..KernelRules::default()
+        },
+        ignored_interfaces: from
+            .ignored_interfaces
+            .iter()
+            .cloned()
+            .chain(NEVER_CONNECTED.iter().map(|p| (*p).to_owned()))
+            .collect(),
+        seed: hasher.finish(),
+        ..Config::default()
+    };
+    let passwords =
+        from.peers.iter().filter_map(|p| Some((p.name.clone(), p.password_ref.clone()?))).collect();
+    Some(Translated { config, passwords, listen: listen(from) })
+}
+
+fn listen(from: &NodeConfig) -> Vec<std::net::SocketAddr> {
+    let port = from.listen_port.unwrap_or(179);
+    from.families
+        .iter()
+        .map(|family| {
+            let address = match family {
+                intent::Family::Ipv4 => {
+                    from.listen_address_v4.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+                }
+                intent::Family::Ipv6 => {
+                    from.listen_address_v6.unwrap_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED))
+                }
+            };
+            (address, port).into()
+        })
+        .collect()
+}
+
+fn originated(from: &NodeConfig) -> Vec<Originated> {
+    let blackholes = from.blackholes.iter().map(|prefix| (*prefix, OriginTarget::Blackhole, None));
+    let services = from.services.iter().map(|prefix| (*prefix, OriginTarget::None, None));
+    let hosts =
+        from.host_routes.iter().map(|route| (route.destination, OriginTarget::Via(route.via), Some(0)));
+    blackholes
+        .chain(services)
+        .chain(hosts)
+        .map(|(prefix, target, metric)| Originated { prefix, target, metric })
+        .collect()
+}
+
+fn peer(from: &intent::Peer) -> PeerConfig {
+    // Calico's nodes speak one session for each family, over its own addresses.
+    let families = Families { ipv4: from.address.is_ipv4(), ipv6: from.address.is_ipv6() };
+    let restart_time = from
+        .graceful_restart_seconds
+        .map_or(120, |s| u16::try_from(s).unwrap_or(MAX_RESTART_TIME).min(MAX_RESTART_TIME));
+    PeerConfig {
+        name: from.name.clone(),
+        address: from.address,
+        port: from.port.unwrap_or(179),
+        remote_as: from.as_number,
+        local_as: from.local_as_number,
+        families,
+        passive: from.passive,
+        // Between nodes passive only avoids two calls at once; a workload is never called.
+        patience: (from.kind != intent::PeerType::LocalWorkload).then_some(PATIENCE),
+        source_address: from.source_address,
+        keepalive: from.keepalive_seconds.map(|s| u16::try_from(s).unwrap_or(u16::MAX)),
+        connect_retry: CONNECT_RETRY,
+        ttl_security: from.ttl_security,
+        multihop: from.multihop,
+        password: from.password,
+        route_reflector_client: from.route_reflector_client,
+        cluster_id: from.cluster_id,
+        next_hop: match from.next_hop {
+            intent::NextHopMode::Auto => NextHopMode::Auto,
+            intent::NextHopMode::Own => NextHopMode::SelfAddress,
+            intent::NextHopMode::Keep => NextHopMode::Keep,
+        },
+        graceful_restart: GracefulRestart { restart_time, ..GracefulRestart::default() },
+        allow_own_as: from.allow_local_as.map_or(0, |n| u8::try_from(n).unwrap_or(u8::MAX)),
+        import: from.import_filters.clone(),
+        export: from.export_filters.clone(),
+        export_scope: match from.export {
+            None => ExportScope::All,
+            Some(intent::ExportScope::Own) => ExportScope::Own,
+            Some(intent::ExportScope::NoTransit) => ExportScope::NoTransit,
+        },
+        ..PeerConfig::default()
+    }
+}
+
+fn filter(from: &intent::Filter) -> policy::FilterSet {
+    let rules = |list: &[intent::Rule]| list.iter().map(rule).collect();
+    policy::FilterSet {
+        import_v4: rules(&from.import_v4),
+        export_v4: rules(&from.export_v4),
+        import_v6: rules(&from.import_v6),
+        export_v6: rules(&from.export_v6),
+    }
+}
+
+fn rule(from: &intent::Rule) -> policy::Rule {
+    policy::Rule {
+        action: match from.action {
+            intent::Action::Accept => policy::Action::Accept,
+            intent::Action::Reject => policy::Action::Reject,
+        },
+        cidr: from.cidr,
+        match_operator: from.match_operator.map(|operator| match operator {
+            intent::MatchOperator::Equal => policy::MatchOperator::Equal,
+            intent::MatchOperator::NotEqual => policy::MatchOperator::NotEqual,
+            intent::MatchOperator::In => policy::MatchOperator::In,
+            intent::MatchOperator::NotIn => policy::MatchOperator::NotIn,
+        }),
+        prefix_length: from.prefix_length.map(|l| policy::PrefixLength { min: l.min, max: l.max }),
+        source: from.source.map(|intent::RouteSource::RemotePeers| policy::Source::RemotePeers),
+        interface: from.interface.clone(),
+        peer_type: from.peer_type.map(|scope| match scope {
+            intent::PeerScope::External => policy::PeerType::External,
+            intent::PeerScope::Internal => policy::PeerType::Internal,
+        }),
+        community: from.community.map(community),
+        as_path_prefix: from.as_path_prefix.clone(),
+        priority: from.priority,
+        operations: from
+            .operations
+            .iter()
+            .map(|operation| match operation {
+                intent::Operation::AddCommunity(c) => policy::Operation::AddCommunity(community(*c)),
+                intent::Operation::PrependAsPath(path) => policy::Operation::PrependAsPath(path.clone()),
+                intent::Operation::SetPriority(p) => policy::Operation::SetPriority(*p),
+            })
+            .collect(),
+    }
+}
+
+fn community(from: intent::Community) -> policy::Community {
+    match from {
+        intent::Community::Standard(a, b) => policy::Community::Standard(a, b),
+        intent::Community::Large(a, b, c) => policy::Community::Large(a, b, c),
+    }
+}

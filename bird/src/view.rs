@@ -1,0 +1,85 @@
+//! The speaker's state in the words of the control socket.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime};
+
+use bird_speaker::io::FibTarget;
+use bird_speaker::view::RouteFilter;
+use bird_speaker::{ImportReason, Speaker};
+
+use crate::control::{Family, PeerView, RouteView, View};
+use crate::kernel::Kernel;
+
+/// When things began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// The process.
+    pub(crate) started: SystemTime,
+    /// The configuration in force.
+    pub(crate) configured: SystemTime,
+}
+
+/// What `show status` and `show protocols` are made from.
+pub(crate) fn of(speaker: Option<&Speaker>, times: &Times, recovering: bool) -> View {
+    let now = SystemTime::now();
+    let peers = speaker
+        .into_iter()
+        .flat_map(Speaker::peer_views)
+        .map(|peer| PeerView {
+            address: peer.address,
+            asn: peer.remote_as,
+            state: peer.state.to_string(),
+            since: now - Duration::from_millis(peer.for_ms),
+            error: peer.last_error,
+            router_id: peer.router_id,
+            hold_time: peer.hold_time,
+            local: peer.local_address,
+            received: peer.families.iter().map(|f| u64::from(f.received)).sum(),
+            advertised: peer.families.iter().map(|f| f.advertised as u64).sum(),
+            name: peer.name,
+        })
+        .collect();
+    View {
+        router_id: speaker.map_or(Ipv4Addr::UNSPECIFIED, |s| s.config().local.router_id),
+        started: times.started,
+        configured: times.configured,
+        now,
+        recovering,
+        peers,
+    }
+}
+
+/// What `show route` prints: by prefix, the best path of each first.
+pub(crate) fn routes(
+    speaker: Option<&Speaker>,
+    kernel: &Kernel,
+    family: Family,
+    limit: usize,
+) -> Vec<RouteView> {
+    let Some(speaker) = speaker else { return Vec::new() };
+    let filter = RouteFilter { limit: Some(limit), ..RouteFilter::default() };
+    let mut views = Vec::new();
+    for path in speaker.routes(&filter) {
+        let shown = match family {
+            Family::Both => true,
+            Family::Ipv4 => path.prefix.addr().is_ipv4(),
+            Family::Ipv6 => path.prefix.addr().is_ipv6(),
+        };
+        if !shown || path.import != ImportReason::Accepted {
+            continue;
+        }
+        let fib = speaker.fib_route(path.prefix).filter(|_| path.best);
+        let how = match (fib.as_deref().map(|f| &f.target), path.next_hop) {
+            (Some(FibTarget::Blackhole), _) => "blackhole".to_owned(),
+            (Some(FibTarget::Hops(hops)), _) if !hops.is_empty() => {
+                let hop = &hops[0];
+                let device = hop.device.clone().or_else(|| kernel.link_name(hop.ifindex));
+                device.map_or(format!("via {}", hop.via), |d| format!("via {} on {d}", hop.via))
+            }
+            (_, Some(next_hop)) => format!("via {next_hop}"),
+            (_, None) => path.interface.map_or_else(|| "unreachable".to_owned(), |i| format!("dev {i}")),
+        };
+        views.push(RouteView { prefix: path.prefix, how, from: path.from, best: path.best });
+    }
+    views
+}
