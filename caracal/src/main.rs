@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use caracal::node::{self, Role};
 use caracal::ctl;
+use caracal::node::{self, Role};
 
 const USAGE: &str = "\
 Caracal: plain routed IP between workloads, by BGP.
@@ -23,7 +23,8 @@ The roles node, felix and bird are configured by calico-node's environment varia
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
-    let called = args.first().and_then(|a| Path::new(a).file_name()).and_then(|n| n.to_str()).unwrap_or_default();
+    let called =
+        args.first().and_then(|a| Path::new(a).file_name()).and_then(|n| n.to_str()).unwrap_or_default();
     if matches!(called, "caracalctl" | "calicoctl") {
         return ctl::run(args.split_off(1));
     }

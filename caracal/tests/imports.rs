@@ -16,8 +16,14 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "felix",
         &[
-            "caracal-model", "caracal-reconcile", "caracal-datastore", "caracal-ipam", "caracal-netlink",
-            "caracal-process", "felix-calc", "felix-dataplane",
+            "caracal-model",
+            "caracal-reconcile",
+            "caracal-datastore",
+            "caracal-ipam",
+            "caracal-netlink",
+            "caracal-process",
+            "felix-calc",
+            "felix-dataplane",
         ],
     ),
     ("bird-packet", &[]),
@@ -27,15 +33,30 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "bird",
         &[
-            "caracal-model", "caracal-reconcile", "caracal-datastore", "caracal-netlink", "caracal-process",
-            "bird-packet", "bird-speaker", "bird-intent", "bird-bfd",
+            "caracal-model",
+            "caracal-reconcile",
+            "caracal-datastore",
+            "caracal-netlink",
+            "caracal-process",
+            "bird-packet",
+            "bird-speaker",
+            "bird-intent",
+            "bird-bfd",
         ],
     ),
     (
         "caracal",
         &[
-            "caracal-model", "caracal-datastore", "caracal-ipam", "caracal-netlink", "caracal-process", "felix",
-            "felix-calc", "bird", "bird-intent", "bird-speaker",
+            "caracal-model",
+            "caracal-datastore",
+            "caracal-ipam",
+            "caracal-netlink",
+            "caracal-process",
+            "felix",
+            "felix-calc",
+            "bird",
+            "bird-intent",
+            "bird-speaker",
         ],
     ),
     ("integration", &["bird-packet", "caracal-model", "caracal-datastore", "caracal-netlink"]),
@@ -45,7 +66,18 @@ const TABLE: &[(&str, &[&str])] = &[
 /// Crates that do no I/O; none of these may appear among what they depend on, at any depth.
 const PURE: &[&str] =
     &["caracal-model", "caracal-reconcile", "felix-calc", "bird-packet", "bird-speaker", "bird-intent"];
-const IMPURE: &[&str] = &["tokio", "mio", "nix", "socket2", "netlink-sys", "rtnetlink", "etcd-client", "rusqlite", "rand", "tracing"];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "mio",
+    "nix",
+    "socket2",
+    "netlink-sys",
+    "rtnetlink",
+    "etcd-client",
+    "rusqlite",
+    "rand",
+    "tracing",
+];
 
 struct Graph {
     ours: BTreeSet<String>,
@@ -60,14 +92,16 @@ fn graph() -> Graph {
         .output()
         .expect("cargo metadata runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
     let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let members: BTreeSet<String> =
         list(&metadata["workspace_members"]).iter().filter_map(|id| id.as_str().map(String::from)).collect();
     let mut names = BTreeMap::new();
     let mut ours = BTreeSet::new();
     for package in list(&metadata["packages"]) {
-        let (id, name) = (package["id"].as_str().unwrap().to_owned(), package["name"].as_str().unwrap().to_owned());
+        let (id, name) = (text(&package["id"]), text(&package["name"]));
         if members.contains(&id) {
             ours.insert(name.clone());
         }
@@ -75,11 +109,11 @@ fn graph() -> Graph {
     }
     let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for node in list(&metadata["resolve"]["nodes"]) {
-        let from = names[node["id"].as_str().unwrap()].clone();
+        let from = names[&text(&node["id"])].clone();
         let to = edges.entry(from).or_default();
         for dep in list(&node["deps"]) {
             if list(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].as_str() != Some("dev")) {
-                to.insert(names[dep["pkg"].as_str().unwrap()].clone());
+                to.insert(names[&text(&dep["pkg"])].clone());
             }
         }
     }

@@ -49,7 +49,9 @@ impl FromStr for Method {
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let regexes = |list: &str| {
             list.split(',')
-                .map(|r| Regex::new(&format!("^(?:{r})$")).with_context(|| format!("regular expression {r:?}")))
+                .map(|r| {
+                    Regex::new(&format!("^(?:{r})$")).with_context(|| format!("regular expression {r:?}"))
+                })
                 .collect::<anyhow::Result<Vec<Regex>>>()
         };
         Ok(match text.split_once('=') {
@@ -58,9 +60,13 @@ impl FromStr for Method {
             Some(("interface", list)) => Self::Interface(regexes(list)?),
             Some(("skip-interface", list)) => Self::SkipInterface(regexes(list)?),
             Some(("cidr", list)) => Self::Cidr(
-                list.split(',').map(|c| c.trim().parse().with_context(|| format!("prefix {c:?}"))).collect::<Result<_, _>>()?,
+                list.split(',')
+                    .map(|c| c.trim().parse().with_context(|| format!("prefix {c:?}")))
+                    .collect::<Result<_, _>>()?,
             ),
-            _ => bail!("not one of first-found, can-reach=HOST, interface=REGEX, skip-interface=REGEX, cidr=PREFIX"),
+            _ => bail!(
+                "not one of first-found, can-reach=HOST, interface=REGEX, skip-interface=REGEX, cidr=PREFIX"
+            ),
         })
     }
 }

@@ -34,7 +34,8 @@ struct View {
 
 /// Follows the datastore until shutdown.
 pub(crate) async fn run(node: String, store: Arc<dyn Store>, shutdown: Shutdown) -> anyhow::Result<()> {
-    let prefixes = vec![prefix::WORKLOAD_ENDPOINTS.into(), prefix::IP_POOLS.into(), prefix::affinities_of(&node)];
+    let prefixes =
+        vec![prefix::WORKLOAD_ENDPOINTS.into(), prefix::IP_POOLS.into(), prefix::affinities_of(&node)];
     let mut syncer = Syncer::start(store.clone(), prefixes);
     let mut view = View { node, ..View::default() };
     let mut in_sync = false;
@@ -110,8 +111,17 @@ impl View {
     /// Addresses of a workload endpoint of this node.
     fn local_addresses(&self, key: &Key, value: &[u8]) -> Option<Vec<IpAddr>> {
         match Value::parse(key, value) {
-            Ok(Value::Resource(Resource::WorkloadEndpoint(wep))) if wep.spec.node.as_deref() == Some(&self.node) => {
-                Some(wep.spec.ip_networks.iter().filter_map(|n| net::parse_address_or_prefix(n).ok()).map(|n| n.addr()).collect())
+            Ok(Value::Resource(Resource::WorkloadEndpoint(wep)))
+                if wep.spec.node.as_deref() == Some(&self.node) =>
+            {
+                Some(
+                    wep.spec
+                        .ip_networks
+                        .iter()
+                        .filter_map(|n| net::parse_address_or_prefix(n).ok())
+                        .map(|n| n.addr())
+                        .collect(),
+                )
             }
             _ => None,
         }

@@ -83,7 +83,9 @@ fn start(role: Role) -> anyhow::Result<()> {
             metrics: metrics.clone(),
             ..felix::Config::from_process(&settings.name)
         };
-        parts.push(part("felix", &datastore, &shutdown, move |store, shutdown| felix::run(config, store, shutdown))?);
+        parts.push(part("felix", &datastore, &shutdown, move |store, shutdown| {
+            felix::run(config, store, shutdown)
+        })?);
     }
     if role == Role::Bird || (role == Role::Node && settings.speaker) {
         let config = bird::Config {
@@ -92,7 +94,9 @@ fn start(role: Role) -> anyhow::Result<()> {
             health: health.clone(),
             metrics: metrics.clone(),
         };
-        parts.push(part("bird", &datastore, &shutdown, move |store, shutdown| bird::run_node(config, store, shutdown))?);
+        parts.push(part("bird", &datastore, &shutdown, move |store, shutdown| {
+            bird::run_node(config, store, shutdown)
+        })?);
     }
     let reporter = health.reporter("registration");
     if role == Role::Bird {
@@ -145,12 +149,15 @@ where
 
 /// The endpoints that Felix has, on its ports. bird alone has its own, off unless their ports are set.
 fn serve(role: Role, health: &Health, metrics: &Metrics) -> anyhow::Result<()> {
-    let on = |name: &str, default: bool| env(name).map_or(default, |v| ["true", "1", "yes"].contains(&v.to_lowercase().as_str()));
+    let on = |name: &str, default: bool| {
+        env(name).map_or(default, |v| ["true", "1", "yes"].contains(&v.to_lowercase().as_str()))
+    };
     let (health_at, metrics_at) = if role == Role::Bird {
         (endpoint(None, "BIRD_HEALTHPORT", None)?, endpoint(None, "BIRD_PROMETHEUSMETRICSPORT", None)?)
     } else {
         let health_at = endpoint(Some("FELIX_HEALTHHOST"), "FELIX_HEALTHPORT", Some(9099))?;
-        let metrics_at = endpoint(Some("FELIX_PROMETHEUSMETRICSHOST"), "FELIX_PROMETHEUSMETRICSPORT", Some(9091))?;
+        let metrics_at =
+            endpoint(Some("FELIX_PROMETHEUSMETRICSHOST"), "FELIX_PROMETHEUSMETRICSPORT", Some(9091))?;
         (
             health_at.filter(|_| on("FELIX_HEALTHENABLED", true)),
             metrics_at.filter(|_| on("FELIX_PROMETHEUSMETRICSENABLED", false)),
@@ -167,7 +174,9 @@ fn serve(role: Role, health: &Health, metrics: &Metrics) -> anyhow::Result<()> {
 
 fn endpoint(host: Option<&str>, port: &str, default: Option<u16>) -> anyhow::Result<Option<SocketAddr>> {
     let number = match env(port) {
-        Some(text) => Some(text.parse::<u16>().with_context(|| format!("{port} {text:?}: give a port number"))?),
+        Some(text) => {
+            Some(text.parse::<u16>().with_context(|| format!("{port} {text:?}: give a port number"))?)
+        }
         None => default,
     };
     let address = match host.and_then(|h| env(h).map(|v| (h, v))) {
@@ -197,7 +206,7 @@ async fn register_node(
                 reporter.ready();
                 return Ok(());
             }
-            Err(err) if err.chain().any(|cause| cause.is::<caracal_datastore::Error>()) => {
+            Err(err) if err.chain().any(<dyn std::error::Error>::is::<caracal_datastore::Error>) => {
                 let text = format!("{err:#}");
                 if text != said {
                     tracing::warn!(node = %settings.name, err = text, "registration waits for the datastore");
@@ -294,7 +303,8 @@ fn nodename_file(settings: &Settings) {
     if std::fs::read_to_string(&path).is_ok_and(|name| name == settings.name) {
         return;
     }
-    let written = std::fs::create_dir_all(&settings.state_dir).and_then(|()| std::fs::write(&path, &settings.name));
+    let written =
+        std::fs::create_dir_all(&settings.state_dir).and_then(|()| std::fs::write(&path, &settings.name));
     if let Err(err) = written {
         tracing::warn!(path = %path.display(), %err, "CNI plugins will not find this node's name; set CARACAL_STATE_DIR");
     }

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use anyhow::{Context as _, bail};
 use caracal_datastore::{Error as StoreError, Expect, Store};
 use caracal_model::{
-    Action, AsNumber, ClusterInformation, ClusterInformationSpec, FelixConfigurationSpec, GoDuration, IpPoolSpec, Key, Node,
-    NodeAddress, NodeBgpSpec, NodeSpec, Object, OrchRef, Resource, Spec, Tier, TierSpec, Value, defaults,
-    prefix,
+    Action, AsNumber, ClusterInformation, ClusterInformationSpec, FelixConfigurationSpec, GoDuration,
+    IpPoolSpec, Key, Node, NodeAddress, NodeBgpSpec, NodeSpec, Object, OrchRef, Resource, Spec, Tier,
+    TierSpec, Value, defaults, prefix,
 };
 use ipnet::IpNet;
 
@@ -107,7 +107,8 @@ fn describe(node: &mut Node, settings: &Settings, addresses: Addresses) {
 
 /// Two nodes with one address would each answer for the other's sessions.
 async fn unique(store: &dyn Store, name: &str, addresses: Addresses) -> anyhow::Result<()> {
-    let mine: Vec<IpAddr> = [addresses.ipv4, addresses.ipv6].into_iter().flatten().map(|n| n.addr()).collect();
+    let mine: Vec<IpAddr> =
+        [addresses.ipv4, addresses.ipv6].into_iter().flatten().map(|n| n.addr()).collect();
     for item in store.list(prefix::NODES).await?.items {
         // A key or value that does not parse is somebody else's to report.
         let Ok(key) = Key::parse(&item.key) else { continue };
@@ -116,8 +117,11 @@ async fn unique(store: &dyn Store, name: &str, addresses: Addresses) -> anyhow::
             continue;
         }
         let bgp = other.spec.bgp.as_ref();
-        let theirs = [bgp.and_then(|b| b.ipv4_address.as_deref()), bgp.and_then(|b| b.ipv6_address.as_deref())];
-        for address in theirs.into_iter().flatten().filter_map(|a| caracal_model::net::parse_interface(a).ok()) {
+        let theirs =
+            [bgp.and_then(|b| b.ipv4_address.as_deref()), bgp.and_then(|b| b.ipv6_address.as_deref())];
+        for address in
+            theirs.into_iter().flatten().filter_map(|a| caracal_model::net::parse_interface(a).ok())
+        {
             if mine.contains(&address.addr()) {
                 bail!(
                     "node {name}: address {} already belongs to Node({}); give this node another address by IP or IP6, \
@@ -141,8 +145,14 @@ async fn cluster_information(store: &dyn Store, cluster_type: &str) -> anyhow::R
         if spec.datastore_ready.is_none() {
             spec.datastore_ready = Some(true);
         }
-        let mut types: Vec<String> =
-            spec.cluster_type.as_deref().unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(Into::into).collect();
+        let mut types: Vec<String> = spec
+            .cluster_type
+            .as_deref()
+            .unwrap_or_default()
+            .split(',')
+            .filter(|t| !t.is_empty())
+            .map(Into::into)
+            .collect();
         for word in cluster_type.split(',').chain(["bgp"]).map(str::trim).filter(|t| !t.is_empty()) {
             if !types.iter().any(|t| t == word) {
                 types.push(word.into());
@@ -161,9 +171,10 @@ async fn pools(store: &dyn Store, pools: &[Pool]) -> anyhow::Result<()> {
     }
     let stored = store.list(prefix::IP_POOLS).await?.items;
     let has = |ipv6: bool| {
-        stored.iter().filter_map(|item| serde_json::from_slice::<serde_json::Value>(&item.value).ok()).any(|pool| {
-            pool["spec"]["cidr"].as_str().is_some_and(|cidr| cidr.contains(':') == ipv6)
-        })
+        stored
+            .iter()
+            .filter_map(|item| serde_json::from_slice::<serde_json::Value>(&item.value).ok())
+            .any(|pool| pool["spec"]["cidr"].as_str().is_some_and(|cidr| cidr.contains(':') == ipv6))
     };
     for pool in pools.iter().filter(|pool| !has(pool.cidr.addr().is_ipv6())) {
         let spec = IpPoolSpec {

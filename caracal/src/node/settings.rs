@@ -87,7 +87,11 @@ impl Settings {
             as_number: text("AS").map(|v| as_number(&v)).transpose()?,
             cluster_type: text("CLUSTER_TYPE").unwrap_or_default(),
             kubernetes_node: text("CALICO_K8S_NODE_REF"),
-            pools: if flag("NO_DEFAULT_POOLS", text("NO_DEFAULT_POOLS"), false)? { Vec::new() } else { pools(&text)? },
+            pools: if flag("NO_DEFAULT_POOLS", text("NO_DEFAULT_POOLS"), false)? {
+                Vec::new()
+            } else {
+                pools(&text)?
+            },
             skip_address_check: flag("DISABLE_NODE_IP_CHECK", text("DISABLE_NODE_IP_CHECK"), false)?,
             speaker: match text("CALICO_NETWORKING_BACKEND").as_deref() {
                 None | Some("bird") => true,
@@ -170,19 +174,28 @@ fn pool(
     if cidr == "none" {
         return Ok(None);
     }
-    let net: IpNet = cidr.parse().with_context(|| format!("{} {cidr:?}: give a prefix like 10.100.0.0/16", variable("CIDR")))?;
+    let net: IpNet = cidr
+        .parse()
+        .with_context(|| format!("{} {cidr:?}: give a prefix like 10.100.0.0/16", variable("CIDR")))?;
     for mode in ["IPIP", "VXLAN"] {
-        if let Some(value) = text(&variable(mode)).filter(|v| !["never", "off"].contains(&v.to_lowercase().as_str())) {
+        if let Some(value) =
+            text(&variable(mode)).filter(|v| !["never", "off"].contains(&v.to_lowercase().as_str()))
+        {
             bail!("{} {value:?}: Caracal routes without tunnels; set it to Never", variable(mode));
         }
     }
     let size = match text(&variable("BLOCK_SIZE")) {
         None => block_size,
-        Some(size) => size.parse().with_context(|| format!("{} {size:?}: give a prefix length", variable("BLOCK_SIZE")))?,
+        Some(size) => size
+            .parse()
+            .with_context(|| format!("{} {size:?}: give a prefix length", variable("BLOCK_SIZE")))?,
     };
     let range = if net.addr().is_ipv4() { 20..=32 } else { 116..=128 };
     if !range.contains(&size) || size < net.prefix_len() {
-        bail!("{} {size}: must be within {range:?} and not shorter than the pool's length", variable("BLOCK_SIZE"));
+        bail!(
+            "{} {size}: must be within {range:?} and not shorter than the pool's length",
+            variable("BLOCK_SIZE")
+        );
     }
     Ok(Some(Pool {
         name,
@@ -190,10 +203,13 @@ fn pool(
         block_size: size,
         nat_outgoing: flag(&variable("NAT_OUTGOING"), text(&variable("NAT_OUTGOING")), nat)?,
         node_selector: text(&variable("NODE_SELECTOR")).unwrap_or_else(|| "all()".into()),
-        disable_bgp_export: flag(&variable("DISABLE_BGP_EXPORT"), text(&variable("DISABLE_BGP_EXPORT")), false)?,
+        disable_bgp_export: flag(
+            &variable("DISABLE_BGP_EXPORT"),
+            text(&variable("DISABLE_BGP_EXPORT")),
+            false,
+        )?,
     }))
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -30,12 +30,12 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A run named `name`: namespaces are called `<name><pid>-<host>`.
+    /// A run named `name`: namespaces are called `<name>-<pid>-<host>`.
     ///
     /// Leftovers of earlier runs whose process is gone are removed first.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         namespace::sweep(name);
-        let tag = format!("{name}{}", std::process::id());
+        let tag = format!("{name}-{}", std::process::id());
         let dir = tempfile::Builder::new()
             .prefix(&format!("{tag}-"))
             .tempdir()

@@ -112,11 +112,12 @@ impl Namespace {
     }
 }
 
-/// Removes namespaces `<name><pid>-*` of runs whose process is gone.
+/// Removes namespaces `<name>-<pid>-*` of runs whose process is gone.
 pub(super) fn sweep(name: &str) {
     for entry in std::fs::read_dir(RUN_NETNS).into_iter().flatten().flatten() {
         let Ok(file) = entry.file_name().into_string() else { continue };
-        let Some((pid, _)) = file.strip_prefix(name).and_then(|rest| rest.split_once('-')) else { continue };
+        let rest = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        let Some((pid, _)) = rest.and_then(|rest| rest.split_once('-')) else { continue };
         if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
             Namespace { name: file }.remove();
         }
