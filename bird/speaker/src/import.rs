@@ -331,9 +331,6 @@ enum Imported {
 
 /// Runs an import chain; edited attributes carry a reference.
 fn filter<N: Net>(store: &mut Store, chain: &Chain, internal: bool, net: N, attr: AttrId) -> Imported {
-    if chain.is_empty() {
-        return Imported::Unchanged;
-    }
     let key = store.attrs.key(attr);
     let interface = match store.next_hops.state(key.next_hop) {
         State::Via { hops, .. } => hops.first().map_or("", |h| &h.interface),
@@ -401,21 +398,31 @@ impl<N: Net> Rib<N> {
     ) -> bool {
         let mut room = room;
         let mut exceeded = false;
-        for nlri in routes {
-            let net: N = nlri.prefix.into();
-            if room == 0 {
-                let known = self.has_path(net, importer.peer, nlri.path_id);
-                exceeded |= !known;
-                if !known && discard {
-                    continue;
+        let mut routes = routes;
+        let mut ahead: SmallVec<[(N, u32, Option<DestId>); AHEAD]> = SmallVec::new();
+        loop {
+            for nlri in routes.by_ref().take(AHEAD) {
+                let net: N = nlri.prefix.into();
+                ahead.push((net, nlri.path_id, self.table.find(net)));
+            }
+            if ahead.is_empty() {
+                return exceeded;
+            }
+            for (net, path_id, id) in ahead.drain(..) {
+                if room == 0 {
+                    let known = self.has_path(net, importer.peer, path_id);
+                    exceeded |= !known;
+                    if !known && discard {
+                        continue;
+                    }
+                }
+                let id = id.unwrap_or_else(|| self.table.find_or_insert(net));
+                core.store.retain(attr);
+                if self.import(core, importer, id, path_id, attr, reason) == Announced::New {
+                    room = room.saturating_sub(1);
                 }
             }
-            core.store.retain(attr);
-            if self.import(core, importer, net, nlri.path_id, attr, reason) == Announced::New {
-                room = room.saturating_sub(1);
-            }
         }
-        exceeded
     }
 
     /// Takes one path; the reference on `attr` moves in.
@@ -424,7 +431,7 @@ impl<N: Net> Rib<N> {
         &mut self,
         core: &mut Core,
         importer: Importer<'_>,
-        net: N,
+        id: DestId,
         rx_id: u32,
         attr: AttrId,
         reason: ImportReason,
@@ -432,14 +439,19 @@ impl<N: Net> Rib<N> {
         let Importer { peer, epoch, internal, chain } = importer;
         let path = Path { attr, rx_id, slot: 0, peer, epoch, flags: 0 };
         if reason != ImportReason::Accepted {
-            return self.announce(core, net, Path { flags: path_flag::FILTERED, ..path }, None);
+            return self.announce_at(core, id, Path { flags: path_flag::FILTERED, ..path }, None);
         }
-        match filter(&mut core.store, chain, internal, net, attr) {
-            Imported::Unchanged => self.announce(core, net, path, None),
-            Imported::Rejected => self.announce(core, net, Path { flags: path_flag::FILTERED, ..path }, None),
+        if chain.is_empty() {
+            return self.announce_at(core, id, path, None);
+        }
+        match filter(&mut core.store, chain, internal, self.table.net(id), attr) {
+            Imported::Unchanged => self.announce_at(core, id, path, None),
+            Imported::Rejected => {
+                self.announce_at(core, id, Path { flags: path_flag::FILTERED, ..path }, None)
+            }
             Imported::Edited(edited) => {
                 let path = Path { attr: edited, flags: path_flag::EDITED, ..path };
-                self.announce(core, net, path, Some(attr))
+                self.announce_at(core, id, path, Some(attr))
             }
         }
     }
@@ -479,7 +491,8 @@ impl<N: Net> Rib<N> {
             core.store.retain(*attr);
         }
         for (net, rx_id, attr, epoch, reason) in judged {
-            self.import(core, Importer { epoch, ..importer }, net, rx_id, attr, reason);
+            let id = self.table.find_or_insert(net);
+            self.import(core, Importer { epoch, ..importer }, id, rx_id, attr, reason);
         }
     }
 }

@@ -366,10 +366,9 @@ impl Speaker {
         if changed.is_empty() {
             return;
         }
-        let ids: Vec<_> = changed.into_iter().map(|(id, _)| id).collect();
         self.core.kernel.forget_memo(&mut self.core.fib_routes);
-        self.v4.on_next_hops(&self.core, &ids);
-        self.v6.on_next_hops(&self.core, &ids);
+        self.v4.on_next_hops(&self.core, &changed);
+        self.v6.on_next_hops(&self.core, &changed);
         self.reimport_by_interface();
     }
 

@@ -65,6 +65,8 @@ struct Entry {
 /// What became known of a next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
+    /// The first answer: only paths that came since it was asked are concerned.
+    First,
     /// Another way or cost; still as usable as before.
     Route,
     /// It became usable or unusable.
@@ -173,6 +175,13 @@ impl NextHops {
         &self.entries[id.0 as usize].state
     }
 
+    /// Whether it was asked for and not answered yet.
+    #[inline]
+    pub(crate) fn is_pending(&self, id: NhId) -> bool {
+        let entry = &self.entries[id.0 as usize];
+        !entry.usable && entry.state == State::Pending
+    }
+
     #[inline]
     pub(crate) fn usable(&self, id: NhId) -> bool {
         self.entries[id.0 as usize].usable
@@ -208,7 +217,11 @@ impl NextHops {
             if entry.state == state {
                 continue;
             }
-            let change = if usable == entry.usable { Change::Route } else { Change::Usable };
+            let change = match (&entry.state, usable == entry.usable) {
+                (State::Pending, _) => Change::First,
+                (_, true) => Change::Route,
+                (_, false) => Change::Usable,
+            };
             entry.metric = if let State::Via { metric, .. } = &state { *metric } else { 0 };
             entry.state = state.clone();
             entry.usable = usable;
@@ -252,7 +265,7 @@ mod tests {
         assert_eq!(table.take_asks(), [Ask::Watch(a)]);
         assert!(!table.usable(id));
         let via = Resolution::Via { hops: Vec::new(), metric: 7 };
-        assert_eq!(table.on_resolution(a, &via), [(id, Change::Usable)]);
+        assert_eq!(table.on_resolution(a, &via), [(id, Change::First)]);
         assert_eq!(table.on_resolution(a, &via), []);
         assert_eq!(table.metric(id), 7);
         table.release(id);

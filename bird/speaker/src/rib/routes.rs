@@ -1,12 +1,14 @@
 //! The routes of one family: what comes in, which is best, who must hear of it.
 
+use std::collections::HashMap;
+
 use bird_packet::UpdatePacker;
 
 use super::attrs::{AttrId, Store};
 use super::decide::{Decision, PeerRank};
 use super::local::LocalRoutes;
 use super::net::Net;
-use super::nexthop::NhId;
+use super::nexthop::{Change, NhId};
 use super::table::{DestId, Path, PeerIndex, Table, dest_flag, path_flag};
 use crate::config::ExportRules;
 use crate::export::group::Group;
@@ -74,6 +76,8 @@ pub(crate) struct Rib<N: Net> {
     pub(super) dead_slots: Vec<u32>,
     purges: Vec<Purge>,
     purge_at: usize,
+    /// Destinations with a path whose next hop is asked for.
+    awaiting: HashMap<NhId, Vec<DestId>, foldhash::fast::FixedState>,
     /// Paths held per peer, filtered ones included.
     pub(crate) received: Vec<u32>,
     /// [`crate::Config::export_log`].
@@ -92,6 +96,7 @@ impl<N: Net> Rib<N> {
             dead_slots: Vec::new(),
             purges: Vec::new(),
             purge_at: 0,
+            awaiting: HashMap::default(),
             received: Vec::new(),
         }
     }
@@ -118,8 +123,19 @@ impl<N: Net> Rib<N> {
         path: Path,
         original: Option<AttrId>,
     ) -> Announced {
-        debug_assert_eq!(path.is_edited(), original.is_some(), "edited paths keep their original");
         let id = self.table.find_or_insert(net);
+        self.announce_at(core, id, path, original)
+    }
+
+    /// The same for a destination that was found already.
+    pub(crate) fn announce_at(
+        &mut self,
+        core: &mut Core,
+        id: DestId,
+        path: Path,
+        original: Option<AttrId>,
+    ) -> Announced {
+        debug_assert_eq!(path.is_edited(), original.is_some(), "edited paths keep their original");
         let before = self.table.best_at(id);
         let Some(replaced) = self.table.put(id, path) else {
             core.store.release(path.attr);
@@ -141,6 +157,10 @@ impl<N: Net> Rib<N> {
         {
             core.store.release(old.attr);
             return Announced::Same;
+        }
+        let next_hop = core.store.attrs.key(path.attr).next_hop;
+        if core.store.next_hops.is_pending(next_hop) {
+            self.awaiting.entry(next_hop).or_default().push(id);
         }
         let best = self.best_after(core, id, before, replaced.at, replaced.old.as_ref());
         let changed = best != before || before == Some(replaced.at);
@@ -286,19 +306,27 @@ impl<N: Net> Rib<N> {
     }
 
     /// Some next hops are reached differently now.
-    pub(crate) fn on_next_hops(&mut self, core: &Core, changed: &[NhId]) {
-        let mut affected = vec![false; 0];
-        for next_hop in changed {
+    pub(crate) fn on_next_hops(&mut self, core: &Core, changed: &[(NhId, Change)]) {
+        let mut ids: Vec<DestId> = Vec::new();
+        let mut affected: Vec<bool> = Vec::new();
+        for (next_hop, change) in changed {
+            let waiting = self.awaiting.remove(next_hop).unwrap_or_default();
+            if *change == Change::First {
+                ids.extend(waiting);
+                continue;
+            }
             let with = core.store.attrs.with_next_hop(*next_hop);
             affected.resize(with.len(), false);
             affected.iter_mut().zip(with).for_each(|(a, w)| *a |= w);
         }
-        let mut ids = Vec::new();
-        for id in self.table.dest_ids() {
-            if self.table.paths(id).iter().any(|p| affected[p.attr.0 as usize]) {
-                ids.push(id);
-            }
+        if !affected.is_empty() {
+            let concerned = |id: &DestId| self.table.paths(*id).iter().any(|p| affected[p.attr.0 as usize]);
+            ids.extend(self.table.dest_ids().filter(concerned));
         }
+        ids.sort_unstable();
+        ids.dedup();
+        // A number that waited may have been freed meanwhile.
+        ids.retain(|id| (*id as usize) < self.table.dest_bound() && self.table.is_used(*id));
         for id in ids {
             self.redecide(core, id);
         }
