@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use crate::error::{Error, Result};
 
+/// `linux/sched.h`.
+const CLONE_NEWNET: i32 = CloneFlags::CLONE_NEWNET.bits();
 /// Where `ip netns` keeps its names.
 pub const NAMED: &str = "/run/netns";
 /// This thread's namespace; `/proc/self` would be the main thread's.
@@ -48,11 +50,10 @@ impl Netns {
         if magic.filesystem_type() != NSFS_MAGIC {
             return Err(wrong(path, "is not a namespace", None));
         }
-        match ns.run(|| ()) {
-            Err(e) if e.errno() == Some(Errno::EINVAL) => {
-                Err(wrong(path, "is not a network namespace", None))
-            }
-            other => other.map(|()| ns),
+        match kind(&ns.fd) {
+            Ok(CLONE_NEWNET) => Ok(ns),
+            Ok(_) => Err(wrong(path, "is not a network namespace", None)),
+            Err(e) => Err(wrong(path, "cannot be examined", Some(e.into()))),
         }
     }
 
@@ -201,6 +202,14 @@ fn prepare_directory() -> io::Result<()> {
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// Which kind of namespace a descriptor is, as `clone`'s flag for it (`linux/nsfs.h` `NS_GET_NSTYPE`, since 4.11).
+#[allow(unsafe_code, reason = "the ioctl takes a descriptor and returns a number")]
+fn kind(fd: &OwnedFd) -> Result<i32, Errno> {
+    nix::ioctl_none!(get_kind, 0xb7, 0x3);
+    // SAFETY: the descriptor is open while it is borrowed, and this request neither reads nor writes memory.
+    unsafe { get_kind(fd.as_raw_fd()) }
 }
 
 /// Runs `work` on a new thread and waits; a panic goes on in the caller.
