@@ -20,7 +20,7 @@ pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
-const IFINFOMSG: usize = 16;
+pub(crate) const IFINFOMSG: usize = 16;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -36,7 +36,8 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 /// Leave the counters out of a dump: two thirds of its size.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
-const IFF_UP: u32 = 1;
+pub(crate) const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 1 << 16;
 const IF_OPER_UP: u8 = 6;
 const IF_OPER_UNKNOWN: u8 = 0;
 /// `IFNAMSIZ` without its NUL.
@@ -336,7 +337,9 @@ pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Link>, Malformed> {
             IFLA_IFALIAS => link.alias = Some(string(value)),
             IFLA_OPERSTATE => {
                 let unknown = value.first() == Some(&IF_OPER_UNKNOWN) && link.up;
-                link.running = value.first() == Some(&IF_OPER_UP) || unknown;
+                // A new pair says "unknown", too, before the kernel looked whether its far end is up.
+                let carrier = flags & IFF_LOWER_UP != 0;
+                link.running = carrier && (value.first() == Some(&IF_OPER_UP) || unknown);
             }
             IFLA_LINKINFO => {
                 for info in Attributes(value) {
