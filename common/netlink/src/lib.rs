@@ -39,6 +39,7 @@
 mod address;
 mod channel;
 pub mod conntrack;
+mod elsewhere;
 mod error;
 mod link;
 mod monitor;
@@ -51,6 +52,7 @@ mod wire;
 
 pub use address::Address;
 pub use channel::Failure;
+pub use elsewhere::{LossMonitor, Losses};
 pub use error::{Error, Result};
 pub use link::{Link, Mac, NewVeth, SetLink};
 pub use monitor::{Event, Groups, Monitor, MonitorConfig};

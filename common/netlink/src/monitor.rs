@@ -50,7 +50,7 @@ impl Groups {
     /// All of the above.
     pub const ALL: Self = Self(Self::LINK.0 | Self::NEIGHBOUR.0 | Self::ADDRESS.0 | Self::ROUTE.0);
 
-    fn numbers(self) -> impl Iterator<Item = u32> {
+    pub(crate) fn numbers(self) -> impl Iterator<Item = u32> {
         (0..32).filter(move |n| self.0 & (1 << n) != 0)
     }
 }
@@ -246,7 +246,7 @@ impl AsRawFd for Monitor {
 
 /// Registers with the runtime of the current task.
 #[allow(unsafe_code, reason = "tokio asks for a promise that an owned descriptor keeps by itself")]
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open, stays open and stays the same descriptor until it is dropped, and the
     // `AsyncFd` that is returned owns it.
     let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
@@ -338,6 +338,6 @@ const LOAD_BYTE: u16 = 0x30;
 const JUMP_EQUAL: u16 = 0x15;
 const RETURN: u16 = 0x06;
 
-fn instruction(code: u16, if_true: u8, if_false: u8, k: u32) -> SockFilter {
+pub(crate) fn instruction(code: u16, if_true: u8, if_false: u8, k: u32) -> SockFilter {
     SockFilter::new(code, if_true, if_false, k)
 }

@@ -162,3 +162,44 @@ fn ones_own_additions_are_left_out_and_their_deletion_is_not() {
         ]
     );
 }
+
+#[test]
+fn losses_elsewhere_are_heard_and_nothing_is_held_alive() {
+    let (Some(host), Some(pod)) = (Space::new("lhost"), Space::new("lpod")) else { return };
+    host.ip(&format!("link add name a type veth peer name b netns {}", pod.name));
+    host.ip("link set dev a up");
+    pod.ip("link set dev b up");
+    pod.ip("addr add 10.0.0.1/32 dev b");
+    let number = host.netlink().link_by_name("a").unwrap().unwrap().peer_netns.unwrap();
+    let netns = caracal_netlink::Netns::open(&host.path()).unwrap();
+    let mut monitor = netns.run(caracal_netlink::LossMonitor::open).unwrap().unwrap();
+    let mut loses = |what: &str, expected: bool| {
+        pod.ip(what);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let losses = monitor.try_next().unwrap();
+            assert!(!losses.overrun);
+            if losses.namespaces.contains(&number) {
+                assert!(expected, "{what}");
+                return;
+            }
+            if !expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what} was not heard");
+        }
+    };
+    loses("route add 192.0.2.0/24 dev b", false);
+    loses("neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev b nud permanent", false);
+    loses("neigh del 192.0.2.1 dev b", true);
+    loses("route del 192.0.2.0/24", true);
+    loses("addr del 10.0.0.1/32 dev b", true);
+    loses("link set dev b down", true);
+    // The namespace goes although it was listened to, and its link with it.
+    drop(pod);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while host.netlink().link_by_name("a").unwrap().is_some() {
+        assert!(Instant::now() < deadline, "the pair outlives its namespace");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
