@@ -20,7 +20,7 @@ use crate::watchdog::{LONGEST_SLEEP, Watchdog};
 /// Trouble that lasts so long makes felix not ready.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// What a listing found missing is told within so long of it.
-const RESYNC_WINDOW: Duration = Duration::from_secs(2);
+const RESYNC_WINDOW: Duration = Duration::from_millis(500);
 
 /// Everything that felix owns.
 pub(crate) struct Worker {
@@ -103,7 +103,7 @@ impl Worker {
 
     fn on_sync(&mut self, batch: Vec<SyncEvent>) {
         let listings = self.syncer.listings();
-        if std::mem::replace(&mut self.listings, listings) != listings {
+        if std::mem::replace(&mut self.listings, listings) != listings && self.applied_once {
             self.resync_until = self.origin.elapsed() + RESYNC_WINDOW;
         }
         for event in batch {
@@ -203,10 +203,12 @@ impl Worker {
         let gone: Vec<WepId> = gone.into_iter().map(|(id, _)| id).collect();
         if !gone.is_empty() && self.applied_once && now < self.resync_until {
             let hold = self.calc.config().endpoint_loss_hold;
-            let missing = self.held.len() + gone.len();
             self.held.extend(gone);
-            match self.guard.on_resync(now, self.plane.endpoints(), missing, hold) {
-                Verdict::Hold(_) => alarm(missing, self.plane.endpoints(), hold),
+            // What an earlier life left and nobody wants is missing, too, while it is held.
+            let leftovers = if self.guard.held_until().is_some() { self.plane.census().unwanted } else { 0 };
+            let (missing, before) = (self.held.len() + leftovers, self.plane.endpoints() + leftovers);
+            match self.guard.on_resync(now, before, missing, hold) {
+                Verdict::Hold(_) => alarm(missing, before, hold),
                 Verdict::Obey => self.release(),
             }
         } else {
