@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::time::Duration;
 
-use caracal_netlink::{Error, Event, Groups, Monitor, MonitorConfig, Netlink, proto};
+use caracal_netlink::{Error, Event, Groups, LossMonitor, Losses, Monitor, MonitorConfig, Netlink, proto};
 use caracal_reconcile::{Backoff, Moment, Retries};
 use felix_calc::{Config, Desired, WepId};
+use futures_util::future::{Either, select};
 
 use crate::endpoint::Endpoint;
 use crate::janitor::Janitor;
@@ -31,6 +33,8 @@ const DUMP_RETRY: Duration = Duration::from_millis(200);
 pub struct Dataplane {
     pub(crate) netlink: Netlink,
     monitor: Monitor,
+    /// Hears of losses inside workloads' namespaces; without it only the audit finds them.
+    losses: Option<LossMonitor>,
     pub(crate) janitor: Janitor,
     pub(crate) config: Config,
     pub(crate) mtu: HostMtu,
@@ -45,12 +49,15 @@ pub struct Dataplane {
     /// Endpoints to look at in the next round.
     pub(crate) dirty: BTreeSet<WepId>,
     pub(crate) retries: Retries<WepId>,
+    /// Endpoints whose inside is to be visited in this round.
+    pub(crate) callers: BTreeSet<WepId>,
     /// Endpoints whose link switches and inside are to be compared when there is time.
     pub(crate) suspects: BTreeSet<WepId>,
     /// Endpoints whose status may be another.
     pub(crate) stirred: BTreeSet<WepId>,
     pub(crate) counters: Counters,
     pending: Vec<Event>,
+    lost: Losses,
     resync: Resync,
     audit: Audit,
     hold: bool,
@@ -116,6 +123,11 @@ impl Dataplane {
         let listen = MonitorConfig::new(groups).ignore_routes_of(proto::BIRD);
         let mut dataplane = Self {
             monitor: Monitor::open(listen)?,
+            losses: LossMonitor::open()
+                .inspect_err(
+                    |err| tracing::warn!(%err, "changes inside workloads are found by the audit only"),
+                )
+                .ok(),
             netlink: Netlink::open()?,
             janitor: Janitor::start()?,
             mtu: HostMtu::new(&config.mtu_iface_pattern),
@@ -129,10 +141,12 @@ impl Dataplane {
             neighbours: Neighbours::new(),
             dirty: BTreeSet::new(),
             retries: Retries::new(Backoff { first: Moment::from_millis(50), most: Moment::from_secs(2) }),
+            callers: BTreeSet::new(),
             suspects: BTreeSet::new(),
             stirred: BTreeSet::new(),
             counters: Counters::default(),
             pending: Vec::new(),
+            lost: Losses::default(),
             resync: Resync { due: None, thorough: true },
             audit: Audit { next: None, tick: 0, cursor: None },
             hold: false,
@@ -204,8 +218,19 @@ impl Dataplane {
 
     /// Waits for news from the kernel; the next pass heeds them. Losing the future loses no news.
     pub async fn changed(&mut self) -> Result<(), Error> {
-        let events = self.monitor.next().await?;
-        self.pending.extend(events);
+        let Some(losses) = &mut self.losses else {
+            self.pending.extend(self.monitor.next().await?);
+            return Ok(());
+        };
+        // Both keep what is queued when they are dropped unfinished.
+        match select(pin!(self.monitor.next()), pin!(losses.next())).await {
+            Either::Left((events, _)) => self.pending.extend(events?),
+            Either::Right((lost, _)) => {
+                let lost = lost?;
+                self.lost.namespaces.extend(lost.namespaces);
+                self.lost.overrun |= lost.overrun;
+            }
+        }
         Ok(())
     }
 
@@ -226,7 +251,11 @@ impl Dataplane {
 
     /// When a pass has something to do although nothing happens.
     pub fn next_due(&self, now: Moment) -> Option<Moment> {
-        if !self.dirty.is_empty() || !self.suspects.is_empty() || !self.pending.is_empty() {
+        if !self.dirty.is_empty()
+            || !self.suspects.is_empty()
+            || !self.pending.is_empty()
+            || !self.lost.is_empty()
+        {
             return Some(Moment::ZERO);
         }
         let times = [
@@ -241,7 +270,7 @@ impl Dataplane {
 
     /// One pass: heeds the news, writes what is due, says what became of it.
     ///
-    /// The order: links, then inside them, then routes and neighbours, then switches, then what may take its time.
+    /// The order: links, then routes and neighbours, then the insides and switches of links, then what may take its time.
     pub fn apply(&mut self, now: Moment) -> Applied {
         let mut applied = Applied { error: self.read_news(now), ..Applied::default() };
         if applied.error.is_none() {
@@ -278,12 +307,13 @@ impl Dataplane {
         applied
     }
 
-    /// Links and what is inside them for every dirty endpoint, then what follows from that.
+    /// Links for every dirty endpoint, then what leads to them, then what is inside them.
     fn round(&mut self, now: Moment) {
         let dirty = std::mem::take(&mut self.dirty);
         let unborn = dirty.iter().filter(|id| self.place(id, now)).cloned().collect::<Vec<_>>();
         self.stirred.extend(dirty);
-        self.make_links(&unborn, now);
+        let mut visits = self.make_links(&unborn, now);
+        visits.extend(std::mem::take(&mut self.callers).iter().filter_map(|id| self.visit_to(id, None)));
         let around = Around { links: &self.links, by_iface: &self.by_iface, config: &self.config };
         let passed = self.routes.pass(&mut self.netlink, now, self.hold, &self.config, &around);
         let (writes, failures) = self.neighbours.pass(&mut self.netlink, now, &around);
@@ -291,7 +321,7 @@ impl Dataplane {
         self.counters.failures += passed.failures + failures;
         self.stirred.extend(passed.touched.iter().filter_map(|key| self.owners.get(key).cloned()));
         self.janitor.forget_connections(passed.left);
-        self.set_switches(now);
+        self.visit(visits, now);
     }
 
     /// Everything that the kernel has to say: queued notifications, and a read-back when one is due.
@@ -316,9 +346,31 @@ impl Dataplane {
                 self.heed(event, now);
             }
             match self.monitor.try_next() {
-                Ok(events) if events.is_empty() => return None,
+                Ok(events) if events.is_empty() => break,
                 Ok(events) => self.pending = events,
                 Err(err) => return Some(format!("netlink monitor: {err}")),
+            }
+        }
+        self.heed_losses();
+        None
+    }
+
+    /// Losses inside workloads: those endpoints are compared next.
+    fn heed_losses(&mut self) {
+        let mut lost = std::mem::take(&mut self.lost);
+        if let Some(Ok(more)) = self.losses.as_mut().map(LossMonitor::try_next) {
+            lost.namespaces.extend(more.namespaces);
+            lost.overrun |= more.overrun;
+        }
+        if lost.is_empty() {
+            return;
+        }
+        for link in self.links.iter() {
+            let hit = lost.overrun || link.peer_netns.is_some_and(|number| lost.namespaces.contains(&number));
+            if let Some(id) = self.by_iface.get(&link.name).filter(|_| hit)
+                && self.endpoints.get(id).is_some_and(Endpoint::is_made_here)
+            {
+                self.suspects.insert(id.clone());
             }
         }
     }
@@ -445,10 +497,13 @@ impl Dataplane {
     }
 
     fn audit_some(&mut self, now: Moment) {
-        for _ in 0..AUDITS_A_PASS {
-            let Some(id) = self.suspects.pop_first() else { return };
-            self.verify(&id, now);
+        let some: BTreeSet<WepId> =
+            std::iter::from_fn(|| self.suspects.pop_first()).take(AUDITS_A_PASS).collect();
+        for id in &some {
+            self.doubt_switches(id);
         }
+        let visits = some.iter().filter_map(|id| self.visit_to(id, None)).collect();
+        self.visit(visits, now);
     }
 
     pub(crate) fn is_workload_name(&self, name: &str) -> bool {

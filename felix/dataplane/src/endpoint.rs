@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::thread;
 
-use caracal_netlink::{Errno, Error, Link, Mac, Netns, Request, SetLink};
+use caracal_netlink::netns::NetnsId;
+use caracal_netlink::{Errno, Error, Link, Mac, Request, SetLink};
 use caracal_reconcile::Moment;
-use felix_calc::{Desired, NETNS_ANNOTATION, WepId, Workload};
+use felix_calc::{Desired, WepId, Workload};
 
 use crate::convert::{self, Inside};
 use crate::dataplane::Dataplane;
-use crate::inside::{self, InsideError};
+use crate::inside::{self, InsideError, Visit, Visited};
 use crate::links::OUR_GROUP;
 use crate::neighbours::NeighbourKey;
 use crate::routes::RouteKey;
@@ -92,52 +93,55 @@ impl Dataplane {
             self.withdraw(id);
             return false;
         }
-        self.enter_if_changed(id, &workload, &link, now);
+        self.enter_if_changed(id, &workload, &link);
         self.lead(id, &workload, link.index);
         false
     }
 
-    /// Makes the links of `unborn`, and what is inside them.
-    pub(crate) fn make_links(&mut self, unborn: &[WepId], now: Moment) {
-        for chunk in unborn.chunks(BIRTHS_AT_ONCE) {
-            let mut requests = Vec::new();
-            let mut born = Vec::new();
-            for id in chunk {
-                let workload = self.endpoints.get(id).and_then(|e| e.workload().cloned());
-                let Some(workload) = workload else { continue };
-                match self.open_netns(&workload) {
-                    Ok(netns) => {
-                        let mut veth = convert::veth(&workload, self.mtu.value());
-                        veth.peer_netns = Some(netns.clone());
-                        requests.push(Request::AddLink(veth));
-                        born.push((id.clone(), workload, netns));
-                    }
-                    Err(why) => self.fault(id, Stage::Link, why, now),
-                }
-            }
-            let failed: BTreeMap<usize, Errno> = self.netlink.apply(&requests).into_iter().collect();
-            self.counters.writes += requests.len();
-            self.counters.links_made += requests.len() - failed.len();
-            self.drain(now);
-            for (at, (id, workload, netns)) in born.into_iter().enumerate() {
-                match failed.get(&at) {
-                    Some(errno) => self.on_stillborn(&id, &workload, *errno, now),
-                    None => self.on_born(&id, &workload, &netns, now),
-                }
-            }
-        }
+    /// Makes the links of `unborn` and wants their routes; returns the visits that their insides need.
+    pub(crate) fn make_links(&mut self, unborn: &[WepId], now: Moment) -> Vec<Visit> {
+        unborn.chunks(BIRTHS_AT_ONCE).flat_map(|chunk| self.bear(chunk, now)).collect()
     }
 
-    fn on_born(&mut self, id: &WepId, workload: &Workload, netns: &Netns, now: Moment) {
-        self.cure(id, Stage::Link);
-        // Gone again already: the event says so, and the next round makes it anew.
-        let Some(link) = self.links.named(&workload.iface).cloned() else { return };
-        tracing::debug!(wep = %id, iface = workload.iface, "link made");
-        if let Some(endpoint) = self.endpoints.get_mut(id) {
-            endpoint.made = Some(link.index);
+    fn bear(&mut self, ids: &[WepId], now: Moment) -> Vec<Visit> {
+        let mut requests = Vec::new();
+        let mut born = Vec::new();
+        for id in ids {
+            let workload = self.endpoints.get(id).and_then(|e| e.workload().cloned());
+            let Some(workload) = workload else { continue };
+            match inside::open(workload.netns.as_deref().unwrap_or_default(), self.netlink.netns().id()) {
+                Ok(netns) => {
+                    let mut veth = convert::veth(&workload, self.mtu.value());
+                    veth.peer_netns = Some(netns.clone());
+                    requests.push(Request::AddLink(veth));
+                    born.push((id, workload, netns));
+                }
+                Err(err) => self.fault(id, Stage::Link, err.to_string(), now),
+            }
         }
-        self.enter(id, workload, &link, netns, true, now);
-        self.lead(id, workload, link.index);
+        let failed: BTreeMap<usize, Errno> = self.netlink.apply(&requests).into_iter().collect();
+        self.counters.writes += requests.len();
+        self.counters.links_made += requests.len() - failed.len();
+        self.drain(now);
+        let mut visits = Vec::new();
+        for (at, (id, workload, netns)) in born.into_iter().enumerate() {
+            if let Some(errno) = failed.get(&at) {
+                self.on_stillborn(id, &workload, *errno, now);
+                continue;
+            }
+            self.cure(id, Stage::Link);
+            // Gone again already: the event says so, and the next round makes it anew.
+            let Some(link) = self.links.named(&workload.iface).cloned() else { continue };
+            tracing::debug!(wep = %id, iface = workload.iface, "link made");
+            let wanted = Inside::new(&workload, self.mtu.value());
+            if let Some(endpoint) = self.endpoints.get_mut(id) {
+                endpoint.made = Some(link.index);
+                endpoint.inside = Some((link.index, wanted.clone()));
+            }
+            self.lead(id, &workload, link.index);
+            visits.extend(self.visit_to(id, Some(netns.id())));
+        }
+        visits
     }
 
     fn on_stillborn(&mut self, id: &WepId, workload: &Workload, errno: Errno, now: Moment) {
@@ -204,25 +208,9 @@ impl Dataplane {
         }
     }
 
-    /// The workload's namespace, which may not be this one: a default route here would cut the host off.
-    fn open_netns(&self, workload: &Workload) -> Result<Netns, String> {
-        let path = workload.netns.as_deref().unwrap_or_default();
-        let field = format!("metadata.annotations[{NETNS_ANNOTATION}]");
-        let netns = Netns::open(Path::new(path)).map_err(|err| match err.errno() {
-            Some(Errno::ENOENT) => {
-                format!("{field}: {path} does not exist; start the workload, or remove the endpoint")
-            }
-            _ => format!("{field}: {err}; name the workload's network namespace"),
-        })?;
-        if netns.id() == self.netlink.netns().id() {
-            return Err(format!("{field}: {path} is the host's own namespace; name the workload's"));
-        }
-        Ok(netns)
-    }
-
-    /// Makes the inside when it is wanted otherwise than it was last made; an inside of an earlier life waits for
-    /// its turn, as its link is in use already.
-    fn enter_if_changed(&mut self, id: &WepId, workload: &Workload, link: &Link, now: Moment) {
+    /// Has the inside visited when it is wanted otherwise than it was last made; an inside of an earlier life waits
+    /// for its turn, as its link is in use already.
+    fn enter_if_changed(&mut self, id: &WepId, workload: &Workload, link: &Link) {
         if workload.netns.is_none() {
             return;
         }
@@ -231,11 +219,10 @@ impl Dataplane {
         let Some(endpoint) = self.endpoints.get_mut(id) else { return };
         match &endpoint.inside {
             Some((index, made)) if *index == link.index => {
-                if *made == wanted {
-                    return;
+                if *made != wanted {
+                    endpoint.stale.extend(made.addresses.iter().copied());
+                    self.callers.insert(id.clone());
                 }
-                endpoint.stale.extend(made.addresses.iter().copied());
-                self.verify_inside(id, workload, link, now);
             }
             _ => {
                 endpoint.stale.extend(stale);
@@ -244,62 +231,83 @@ impl Dataplane {
         }
     }
 
-    /// Compares the switches and the inside of an endpoint with what they should be.
-    pub(crate) fn verify(&mut self, id: &WepId, now: Moment) {
-        let Some(endpoint) = self.endpoints.get_mut(id) else { return };
-        let Some(workload) = endpoint.workload().cloned() else { return };
-        let Some(link) = self.links.named(&workload.iface).filter(|link| link.up).cloned() else { return };
-        endpoint.switched = None;
-        self.switch(id, now);
-        if workload.netns.is_some() {
-            self.verify_inside(id, &workload, &link, now);
+    /// Sets the switches of links, then makes the visits, on a thread that goes from one to the next.
+    pub(crate) fn visit(&mut self, visits: Vec<Visit>, now: Moment) {
+        // Not side by side: a write of an IPv6 switch spins in the kernel while somebody else holds its network lock.
+        self.set_switches(now);
+        if visits.is_empty() {
+            return;
         }
-        self.stirred.insert(id.clone());
+        let visited = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("felix-inside".into());
+            match thread.spawn_scoped(scope, || inside::tour(visits)) {
+                Ok(tour) => tour.join().expect("invariant: a visit does not panic"),
+                Err(err) => {
+                    tracing::warn!(%err, "no thread for the insides of workloads; the next audit tries again");
+                    Vec::new()
+                }
+            }
+        });
+        for visited in visited {
+            self.on_visited(visited, now);
+        }
     }
 
-    fn verify_inside(&mut self, id: &WepId, workload: &Workload, link: &Link, now: Moment) {
-        match self.open_netns(workload) {
-            Ok(netns) => self.enter(id, workload, link, &netns, false, now),
-            Err(why) => self.fault(id, Stage::Inside, why, now),
+    /// The visit to one endpoint, when it has an inside that is ours to make.
+    pub(crate) fn visit_to(&self, id: &WepId, fresh: Option<NetnsId>) -> Option<Visit> {
+        let endpoint = self.endpoints.get(id)?;
+        let workload = endpoint.workload()?;
+        let host = self.links.named(&workload.iface).filter(|link| link.up)?.clone();
+        Some(Visit {
+            id: id.clone(),
+            path: workload.netns.clone()?,
+            own: self.netlink.netns().id(),
+            host,
+            want: Inside::new(workload, self.mtu.value()),
+            stale: endpoint.stale.clone(),
+            fresh,
+        })
+    }
+
+    /// Has the switches of an endpoint's link compared by the next pass over them.
+    pub(crate) fn doubt_switches(&mut self, id: &WepId) {
+        if let Some(endpoint) = self.endpoints.get_mut(id) {
+            endpoint.switched = None;
+            self.stirred.insert(id.clone());
         }
     }
 
-    fn enter(
-        &mut self,
-        id: &WepId,
-        workload: &Workload,
-        link: &Link,
-        netns: &Netns,
-        fresh: bool,
-        now: Moment,
-    ) {
-        let wanted = Inside::new(workload, self.mtu.value());
-        let Some(endpoint) = self.endpoints.get_mut(id) else { return };
-        match inside::converge(netns, link, &wanted, &endpoint.stale, fresh) {
+    fn on_visited(&mut self, Visited { visit, result }: Visited, now: Moment) {
+        let Visit { id, path, host, want, .. } = visit;
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
+        match result {
             Ok(outcome) => {
                 self.counters.writes += outcome.writes;
                 endpoint.stale.clear();
-                endpoint.inside = Some((link.index, wanted));
+                endpoint.inside = Some((host.index, want));
                 if endpoint.learned != outcome.mac {
                     endpoint.learned = outcome.mac;
                     self.dirty.insert(id.clone());
                 }
-                self.cure(id, Stage::Inside);
+                self.cure(&id, Stage::Inside);
             }
-            Err(InsideError::Elsewhere) if link.group == OUR_GROUP => {
-                tracing::debug!(wep = %id, iface = link.name, "link leads to another namespace than the endpoint's; made anew");
-                self.withdraw(id);
-                self.remove_link(link.index);
+            Err(InsideError::Elsewhere) if host.group == OUR_GROUP => {
+                tracing::debug!(wep = %id, iface = host.name, "link leads to another namespace than the endpoint's; made anew");
+                self.withdraw(&id);
+                self.remove_link(host.index);
             }
             Err(InsideError::Elsewhere) => {
                 let why = format!(
-                    "spec.interfaceName: {} exists and leads elsewhere than to {}; remove that link or the annotation",
-                    link.name,
-                    netns.path().display()
+                    "spec.interfaceName: {} exists and leads elsewhere than to {path}; remove that link or the annotation",
+                    host.name
                 );
-                self.fault(id, Stage::Inside, why, now);
+                endpoint.inside = None;
+                self.fault(&id, Stage::Inside, why, now);
             }
-            Err(err) => self.fault(id, Stage::Inside, err.to_string(), now),
+            Err(err) => {
+                endpoint.inside = None;
+                self.fault(&id, Stage::Inside, err.to_string(), now);
+            }
         }
     }
 
@@ -359,7 +367,7 @@ impl Dataplane {
     }
 
     /// The switches of links that came, came up again, or are to be verified.
-    pub(crate) fn set_switches(&mut self, now: Moment) {
+    fn set_switches(&mut self, now: Moment) {
         let waiting: Vec<WepId> = self
             .stirred
             .iter()

@@ -1,11 +1,15 @@
 //! Inside a workload's namespace: its end of the link, addresses, routes and the permanent neighbour.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use caracal_netlink::{
     Address, Errno, Error, Family, Link, Mac, Neighbour, Netlink, Netns, Request, Route, RouteFilter,
-    SetLink, nud, sysctl,
+    SetLink,
+    netns::{self, NetnsId},
+    nud, sysctl,
 };
+use felix_calc::{NETNS_ANNOTATION, WepId};
 use ipnet::IpNet;
 
 use crate::convert::Inside;
@@ -22,6 +26,9 @@ pub(crate) struct Outcome {
 /// Why the inside is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InsideError {
+    /// The namespace cannot be used.
+    #[error("{0}")]
+    Namespace(String),
     /// The host end leads somewhere else: the namespace is not the one that the link was made for.
     #[error("the link leads to another namespace")]
     Elsewhere,
@@ -38,21 +45,64 @@ pub(crate) enum InsideError {
     Netlink(#[from] Error),
 }
 
-/// Makes the inside of `netns` as `want` says; `host` is the near end of the pair.
-///
-/// A link that was born a moment ago (`fresh`) has nothing to compare with. `stale` are addresses that we put there
-/// and that nobody wants now. Addresses and routes of the workload's own stay.
-pub(crate) fn converge(
-    netns: &Netns,
-    host: &Link,
-    want: &Inside,
-    stale: &[IpAddr],
-    fresh: bool,
-) -> Result<Outcome, InsideError> {
+/// One look inside one workload's namespace.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    pub(crate) id: WepId,
+    /// Where its namespace is.
+    pub(crate) path: String,
+    /// The host's own namespace, which it may not be.
+    pub(crate) own: NetnsId,
+    /// The near end of the pair.
+    pub(crate) host: Link,
+    pub(crate) want: Inside,
+    /// Addresses that we put there and that nobody wants now.
+    pub(crate) stale: Vec<IpAddr>,
+    /// The link was born a moment ago in this namespace: there is nothing to compare with.
+    pub(crate) fresh: Option<NetnsId>,
+}
+
+/// A visit that was made.
+#[derive(Debug)]
+pub(crate) struct Visited {
+    pub(crate) visit: Visit,
+    pub(crate) result: Result<Outcome, InsideError>,
+}
+
+/// Visits one namespace after the other. The calling thread ends up in the last of them: start one for it.
+pub(crate) fn tour(visits: Vec<Visit>) -> Vec<Visited> {
+    visits.into_iter().map(|visit| Visited { result: converge(&visit), visit }).collect()
+}
+
+/// The workload's namespace, which may not be the host's own: a default route there would cut the host off.
+pub(crate) fn open(path: &str, own: NetnsId) -> Result<Netns, InsideError> {
+    let field = format!("metadata.annotations[{NETNS_ANNOTATION}]");
+    let unusable = |err: Error| match err.errno() {
+        Some(Errno::ENOENT) => {
+            format!("{field}: {path} does not exist; start the workload, or remove the endpoint")
+        }
+        _ => format!("{field}: {err}; name the workload's network namespace"),
+    };
+    let netns = Netns::open(Path::new(path)).map_err(|err| InsideError::Namespace(unusable(err)))?;
+    if netns.id() == own {
+        let why = format!("{field}: {path} is the host's own namespace; name the workload's");
+        return Err(InsideError::Namespace(why));
+    }
+    Ok(netns)
+}
+
+/// Makes the inside as it is wanted. Addresses and routes of the workload's own stay.
+fn converge(visit: &Visit) -> Result<Outcome, InsideError> {
+    let Visit { host, want, stale, .. } = visit;
+    let netns = open(&visit.path, visit.own)?;
+    if visit.fresh.is_some_and(|birthplace| birthplace != netns.id()) {
+        return Err(InsideError::Elsewhere);
+    }
+    netns::enter(&netns)?;
     let index = host.peer_index.ok_or(InsideError::Elsewhere)?;
-    let mut netlink = Netlink::open_netns(netns)?;
+    let mut netlink = Netlink::open()?;
     let mut mac = want.mac;
-    let requests = if fresh {
+    let requests = if visit.fresh.is_some() {
         if mac.is_none() {
             mac = netlink.link_by_index(index)?.and_then(|link| link.mac);
         }
@@ -63,28 +113,20 @@ pub(crate) fn converge(
         mac = mac.or(link.mac);
         difference(&mut netlink, &link, want, stale)?
     };
-    if requests.is_empty() {
-        return Ok(Outcome { mac, writes: 0 });
+    if !requests.is_empty() {
+        write(&mut netlink, &requests, want)?;
     }
-    write(&mut netlink, netns, &requests, want)?;
     Ok(Outcome { mac, writes: requests.len() })
 }
 
-fn write(
-    netlink: &mut Netlink,
-    netns: &Netns,
-    requests: &[Request],
-    want: &Inside,
-) -> Result<(), InsideError> {
+fn write(netlink: &mut Netlink, requests: &[Request], want: &Inside) -> Result<(), InsideError> {
     let mut failed = harmful(netlink, requests);
-    if !failed.is_empty() && want.has_v6() && ipv6_is_off(netns)? {
+    if !failed.is_empty() && want.has_v6() && ipv6_is_off()? {
         // Some runtimes hand over namespaces with IPv6 switched off, whatever the address plan says.
-        netns.run(|| {
-            for scope in ["all", "default", "lo"] {
-                // A failure shows as the refused address below.
-                let _ = sysctl::set_for_interface(Family::V6, scope, "disable_ipv6", "0");
-            }
-        })?;
+        for scope in ["all", "default", "lo"] {
+            // A failure shows as the refused address below.
+            let _ = sysctl::set_for_interface(Family::V6, scope, "disable_ipv6", "0");
+        }
         let again: Vec<Request> = failed.iter().map(|(index, _)| requests[*index].clone()).collect();
         let still: Vec<(usize, Errno)> = harmful(netlink, &again);
         failed = still.into_iter().map(|(index, errno)| (failed[index].0, errno)).collect();
@@ -112,9 +154,9 @@ fn harmful(netlink: &mut Netlink, requests: &[Request]) -> Vec<(usize, Errno)> {
     failed
 }
 
-fn ipv6_is_off(netns: &Netns) -> Result<bool, Error> {
-    let off = netns.run(|| sysctl::read_for_interface(Family::V6, "all", "disable_ipv6"))?;
-    Ok(off?.as_deref() == Some("1"))
+fn ipv6_is_off() -> Result<bool, Error> {
+    let off = sysctl::read_for_interface(Family::V6, "all", "disable_ipv6")?;
+    Ok(off.as_deref() == Some("1"))
 }
 
 /// Everything, for a link that has nothing yet.

@@ -10,10 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use caracal_netlink::conntrack::Conntrack;
-use caracal_netlink::{Errno, Error, Netlink, Request, SetLink};
-
-/// Links on their way out are gathered in this group and go at once. Nothing else may ever be in it.
-const DOOMED_GROUP: u32 = 0xca11_dead;
+use caracal_netlink::{Errno, Error, Netlink};
 
 /// Hands work to the two cleaning threads; they end when this is dropped.
 #[derive(Debug)]
@@ -73,13 +70,13 @@ fn delete_links(netlink: &mut Netlink, doomed: &BTreeSet<u32>) {
             tracing::warn!(%err, "link of a removed endpoint cannot be deleted; the next audit tries again");
         }
     };
-    if let [index] = doomed.iter().copied().collect::<Vec<_>>()[..] {
-        refused(netlink.apply(&[Request::DelLink { index }]));
-        return;
+    let doomed: Vec<u32> = doomed.iter().copied().collect();
+    match netlink.delete_links(&doomed) {
+        Ok(failed) => refused(failed),
+        Err(err) => {
+            tracing::warn!(%err, "links of removed endpoints cannot be deleted; the next audit tries again");
+        }
     }
-    let mark = |index: &u32| Request::SetLink(SetLink { group: Some(DOOMED_GROUP), ..SetLink::new(*index) });
-    refused(netlink.apply(&doomed.iter().map(mark).collect::<Vec<_>>()));
-    refused(netlink.apply(&[Request::DelLinkGroup(DOOMED_GROUP)]));
 }
 
 fn forget_connections(conntrack: &mut Option<Conntrack>, left: &BTreeSet<IpAddr>) {

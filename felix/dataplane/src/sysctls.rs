@@ -1,5 +1,7 @@
 //! Kernel switches: forwarding for the host, and what a workload's link needs (Calico's configureProcSysForInterface).
 
+use std::net::IpAddr;
+
 use caracal_netlink::{Error, Family, sysctl};
 use felix_calc::{Config, Workload};
 
@@ -36,7 +38,8 @@ pub(crate) fn for_link(workload: &Workload, rp_filter: &str, ipv6: bool, made: b
     set(Family::V4, "forwarding", "1")?;
     set(Family::V4, "rp_filter", rp_filter)?;
     if sysctl::read_for_interface(Family::V6, iface, "accept_ra")?.is_some() {
-        if ipv6 {
+        // Calico sets these for workloads without IPv6 addresses, too, where they have no use.
+        if ipv6 && workload.addresses.iter().any(IpAddr::is_ipv6) {
             if made {
                 set(Family::V6, "accept_dad", "0")?;
             }
