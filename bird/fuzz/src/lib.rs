@@ -4,6 +4,12 @@
 //! It is not a test suite: `targets/` hands these functions to libFuzzer, and an ordinary test of each crate replays
 //! the seeds in `seeds/` through them without it. Start at [`update`].
 
+mod bfd;
+mod filter;
 mod packet;
+mod session;
 
+pub use bfd::bfd;
+pub use filter::filter;
 pub use packet::{open, stream, update};
+pub use session::session;

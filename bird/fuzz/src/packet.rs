@@ -91,7 +91,13 @@ pub fn stream(data: &[u8]) {
                 lengths.push(found.len);
                 at += found.len;
             }
-            Ok(None) => break None,
+            Ok(None) => {
+                if let Some(len) = rest.get(16..HEADER_LEN) {
+                    let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
+                    assert!((HEADER_LEN..=ctx.max_len).contains(&len) && len > rest.len());
+                }
+                break None;
+            }
             Err(error) => {
                 check_error(&error, &[1]);
                 assert_eq!(frame(&rest[..HEADER_LEN], ctx.max_len), Err(error.clone()));
@@ -237,6 +243,7 @@ pub fn update_in(ctx: &SessionContext, body: &[u8]) {
         assert_eq!(got, sent);
     }
     if let Some(family) = update.end_of_rib() {
+        assert!(received.attrs.iter().map(|a| a.1).eq((body.len() > 4).then_some(code::MP_UNREACH_NLRI)));
         assert!(ctx.family(family).enabled && update.withdrawals().count() == 0);
         assert_eq!(update.announcements().count(), 0);
         let mut wire = Vec::new();
@@ -384,6 +391,7 @@ fn check_canonical(ctx: &SessionContext, received: &Received<'_>, discarded: &[u
     assert_eq!(set.local_pref().is_some(), set.find(code::LOCAL_PREF).is_some());
     assert_eq!(set.originator_id().is_some(), set.find(code::ORIGINATOR_ID).is_some());
     assert_eq!(set.aggregator().is_some(), set.find(code::AGGREGATOR).is_some());
+    assert!(set.aggregator().is_none_or(|(asn, _)| asn != 0));
     assert_eq!(set.communities().count() > 0, set.find(code::COMMUNITIES).is_some());
     assert_eq!(set.ext_communities().count() > 0, set.find(code::EXTENDED_COMMUNITIES).is_some());
     assert_eq!(set.cluster_list().len() > 0, set.find(code::CLUSTER_LIST).is_some());
@@ -399,6 +407,25 @@ fn check_canonical(ctx: &SessionContext, received: &Received<'_>, discarded: &[u
         assert!(!path.segments().any(|s| s.kind.is_confed()));
     }
     assert!(!(ctx.reject_as_sets && path.has_set()));
+    if let Some(was) = received.value(code::AS_PATH) {
+        // With AS4_PATH or without (RFC 6793 §4.2.3); a path too long to be widened is left out.
+        assert!(path.length() == path_length(was, ctx.as4) || (path.is_empty() && was.len() > 0x7f00));
+    }
+}
+
+/// What a received AS_PATH counts: its sequences by number, a set as one, confederation segments as nothing.
+fn path_length(mut path: &[u8], as4: bool) -> usize {
+    let mut length = 0;
+    while let [kind, count, rest @ ..] = path {
+        let count = usize::from(*count);
+        length += match kind {
+            1 => 1,
+            2 => count,
+            _ => 0,
+        };
+        path = &rest[count * if as4 { 4 } else { 2 }..];
+    }
+    length
 }
 
 /// The edits of export rules, on attributes as received.
