@@ -8,9 +8,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use caracal_netlink::conntrack::Conntrack;
-use caracal_netlink::{Errno, Error, Netlink};
+use caracal_netlink::{Errno, Error, Netlink, sysctl};
+
+/// The table of connections is walked so often at most.
+const BETWEEN_WALKS: Duration = Duration::from_millis(100);
 
 /// Hands work to the two cleaning threads; they end when this is dropped.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ impl Janitor {
             let mut conntrack = None;
             while let Some(left) = addresses.take() {
                 forget_connections(&mut conntrack, &left);
+                // What leaves meanwhile shares the next walk over the table.
+                thread::sleep(BETWEEN_WALKS);
             }
         })?;
         Ok(janitor)
@@ -80,6 +86,10 @@ fn delete_links(netlink: &mut Netlink, doomed: &BTreeSet<u32>) {
 }
 
 fn forget_connections(conntrack: &mut Option<Conntrack>, left: &BTreeSet<IpAddr>) {
+    // A walk over the table costs milliseconds even when it is empty.
+    if sysctl::read("netfilter/nf_conntrack_count").is_ok_and(|count| count.as_deref() == Some("0")) {
+        return;
+    }
     let open = match conntrack.take() {
         Some(open) => Ok(open),
         None => Conntrack::open(),

@@ -342,3 +342,28 @@ fn a_workload_that_starts_again_under_the_same_path() {
         assert!(host.space.ping("10.0.0.1"));
     });
 }
+
+#[test]
+fn connections_of_a_removed_address_are_forgotten() {
+    on_host(|space| {
+        let (web, db) = (Space::new("web"), Space::new("db"));
+        // Connection tracking works only where a rule asks for it.
+        for rule in [
+            "add table ip t",
+            "add chain ip t c { type filter hook forward priority 0 ; }",
+            "add rule ip t c ct state established accept",
+        ] {
+            space.exec(&format!("nft {rule}")).unwrap();
+        }
+        let mut host = Host::start(space);
+        host.want("web", made("caliweb", &web, &["10.0.0.1"]));
+        host.want("db", made("calidb", &db, &["10.0.0.2"]));
+        host.is_up("web");
+        host.is_up("db");
+        assert!(web.ping("10.0.0.2"));
+        let tracked = |host: &Host| host.space.exec("conntrack -L").unwrap_or_default().contains("10.0.0.2");
+        assert!(tracked(&host), "the ping is tracked");
+        host.unwant("db");
+        host.eventually("its connections are forgotten", |h| !tracked(h));
+    });
+}
