@@ -19,6 +19,8 @@ use crate::watchdog::{LONGEST_SLEEP, Watchdog};
 
 /// Trouble that lasts so long makes felix not ready.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// A pass that takes longer is worth a line.
+const SLOW_PASS: Duration = Duration::from_millis(50);
 /// What a listing found missing is told within so long of it.
 const RESYNC_WINDOW: Duration = Duration::from_millis(500);
 
@@ -180,8 +182,13 @@ impl Worker {
         }
         let before = self.plane.counters().writes;
         let applied = self.plane.apply(now);
+        let took = self.origin.elapsed().saturating_sub(now);
         if self.plane.counters().writes != before {
-            self.meter.pass(self.origin.elapsed().saturating_sub(now));
+            self.meter.pass(took);
+        }
+        if took > SLOW_PASS {
+            let writes = self.plane.counters().writes - before;
+            tracing::debug!(milliseconds = took.as_millis(), writes, "a pass over the dataplane took long");
         }
         for (id, status) in &applied.statuses {
             tracing::debug!(wep = %id, new = status.as_ref().map_or("gone", |s| s.state.as_str()), "endpoint status");
