@@ -102,6 +102,24 @@ pub fn route_batch(workloads: &[Workload]) -> String {
     text
 }
 
+/// A script that sets up the inside of these workloads as felix does, one `ip -batch` for each namespace.
+pub fn inside_script(workloads: &[Workload]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for workload in workloads {
+        let space = workload.netns.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        writeln!(text, "ip -n {space} -batch - <<'END'\nlink set eth0 up")?;
+        for address in &workload.addresses {
+            writeln!(text, "address add {address}/32 dev eth0")?;
+        }
+        writeln!(
+            text,
+            "route add 169.254.1.1 dev eth0 scope link\nroute add default via 169.254.1.1\n\
+             neighbour add 169.254.1.1 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent\nEND"
+        )?;
+    }
+    Ok(text)
+}
+
 /// Runs `ip -batch` in a namespace.
 pub fn run_batch(space: &Namespace, file: &std::path::Path, lines: &str) -> anyhow::Result<()> {
     std::fs::write(file, lines)?;
