@@ -62,6 +62,7 @@ pub use netns::Netns;
 /// The kernel's error number, as every failure of a request carries it.
 pub use nix::errno::Errno;
 pub use route::{Hops, NextHop, Route, RouteFilter, RouteKind, proto, scope, table};
+pub use sysctl::Sysctls;
 
 /// An address family, where only IP is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use caracal_netlink::{Error, Event, Groups, LossMonitor, Losses, Monitor, MonitorConfig, Netlink, proto};
+use caracal_netlink::{
+    Error, Event, Groups, LossMonitor, Losses, Monitor, MonitorConfig, Netlink, Sysctls, proto,
+};
 use caracal_reconcile::{Backoff, Moment, Retries};
 use felix_calc::{Config, Desired, WepId};
 use futures_util::future::{Either, select};
@@ -38,6 +40,7 @@ pub struct Dataplane {
     pub(crate) janitor: Janitor,
     pub(crate) config: Config,
     pub(crate) mtu: HostMtu,
+    pub(crate) sysctls: Sysctls,
     pub(crate) rp_filter: String,
     pub(crate) links: Links,
     pub(crate) endpoints: BTreeMap<WepId, Endpoint>,
@@ -131,6 +134,7 @@ impl Dataplane {
             netlink: Netlink::open()?,
             janitor: Janitor::start()?,
             mtu: HostMtu::new(&config.mtu_iface_pattern),
+            sysctls: Sysctls::open()?,
             rp_filter: sysctls::default_rp_filter(),
             config,
             links: Links::default(),

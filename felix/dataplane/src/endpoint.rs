@@ -384,7 +384,8 @@ impl Dataplane {
         let Some(workload) = endpoint.workload().cloned() else { return };
         let Some(index) = self.links.named(&workload.iface).map(|link| link.index) else { return };
         endpoint.switched = Some(index);
-        match sysctls::for_link(&workload, &self.rp_filter, self.config.ipv6, workload.netns.is_some()) {
+        let made = workload.netns.is_some();
+        match sysctls::for_link(&self.sysctls, &workload, &self.rp_filter, self.config.ipv6, made) {
             Ok(writes) => {
                 self.counters.writes += writes;
                 self.cure(id, Stage::Switches);

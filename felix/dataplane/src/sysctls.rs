@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use caracal_netlink::{Error, Family, sysctl};
+use caracal_netlink::{Error, Family, Sysctls, sysctl};
 use felix_calc::{Config, Workload};
 
 /// Switches forwarding on for the host. Returns how many values had to be written.
@@ -26,18 +26,24 @@ pub(crate) fn default_rp_filter() -> String {
 /// Sets what a workload's link needs. Returns how many values had to be written.
 ///
 /// `made`: the link is ours from birth, so its IPv6 needs no look-out for duplicates.
-pub(crate) fn for_link(workload: &Workload, rp_filter: &str, ipv6: bool, made: bool) -> Result<usize, Error> {
+pub(crate) fn for_link(
+    sysctls: &Sysctls,
+    workload: &Workload,
+    rp_filter: &str,
+    ipv6: bool,
+    made: bool,
+) -> Result<usize, Error> {
     let iface = workload.iface.as_str();
     let rp_filter = if workload.spoofs { "0" } else { rp_filter };
     let mut writes = 0;
     let mut set = |family, key, value: &str| {
-        sysctl::set_for_interface(family, iface, key, value).map(|changed| writes += usize::from(changed))
+        sysctls.set_for_interface(family, iface, key, value).map(|changed| writes += usize::from(changed))
     };
     set(Family::V4, "route_localnet", "1")?;
     set(Family::V4, "proxy_arp", "1")?;
     set(Family::V4, "forwarding", "1")?;
     set(Family::V4, "rp_filter", rp_filter)?;
-    if sysctl::read_for_interface(Family::V6, iface, "accept_ra")?.is_some() {
+    if sysctls.has(Family::V6, iface, "accept_ra")? {
         // Calico sets these for workloads without IPv6 addresses, too, where they have no use.
         if ipv6 && workload.addresses.iter().any(IpAddr::is_ipv6) {
             if made {
@@ -50,7 +56,8 @@ pub(crate) fn for_link(workload: &Workload, rp_filter: &str, ipv6: bool, made: b
         let _ = set(Family::V6, "accept_ra", "0");
     }
     // Best effort: an answer without delay to the first ARP request.
-    let _ = sysctl::set_for_neighbours(Family::V4, iface, "proxy_delay", "0")
+    let _ = sysctls
+        .set_for_neighbours(Family::V4, iface, "proxy_delay", "0")
         .map(|changed| writes += usize::from(changed));
     Ok(writes)
 }
