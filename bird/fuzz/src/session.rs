@@ -25,14 +25,21 @@ use bird_speaker::io::{
     Command, ConnId, ConnectError, Dial, LocalRouteKey, LocalSource, Resolution, ResolvedHop,
 };
 use bird_speaker::view::RouteFilter;
-use bird_speaker::{FibRoute, Input, LocalRoute, Output, Speaker, Start, Time};
+use bird_speaker::{FibRoute, ImportReason, Input, LocalRoute, Output, Speaker, Start, Time};
 use ipnet::IpNet;
 
 const OUR_AS: u32 = 65001;
 const OUR_ADDRESS: [u8; 4] = [192, 0, 2, 1];
-/// Name, last octet of the address, AS. The last one is not configured and calls from a listen range.
-const PEERS: [(&str, u8, u32); 4] =
-    [("a", 2, 65002), ("b", 3, OUR_AS), ("c", 4, 4_200_000_001), ("guest_198.51.100.9", 9, 65009)];
+/// Name, last octet of the address, AS. The guest is not configured and calls from a listen range.
+const PEERS: [(&str, u8, u32); 7] = [
+    ("a", 2, 65002),
+    ("b", 3, OUR_AS),
+    ("c", 4, 4_200_000_001),
+    ("guest_198.51.100.9", 9, 65009),
+    ("d", 5, OUR_AS),
+    ("e", 6, 65002),
+    ("f", 7, OUR_AS),
+];
 /// What routes are about, so that they meet each other.
 const PREFIXES: [&str; 8] = [
     "10.0.0.0/8",
@@ -98,7 +105,10 @@ struct Wire {
     our_open: Option<OpenMessage>,
     keepalive: bool,
     told: BTreeMap<(Prefix, u32), (Vec<u8>, NextHop)>,
-    heard: BTreeMap<(Prefix, u32), Vec<u32>>,
+    /// AS paths, and whether the route may be used.
+    heard: BTreeMap<(Prefix, u32), (Vec<u32>, bool)>,
+    /// Something that is no message, or a long one, went to the speaker.
+    garbled: bool,
     /// A refresh is under way or was: `heard` is not what must be there.
     refreshed: bool,
 }
@@ -107,6 +117,8 @@ struct World {
     speaker: Speaker,
     now: Time,
     options: u8,
+    /// Bytes arrive a few at a time.
+    in_pieces: bool,
     wires: Vec<Wire>,
     dials: Vec<Dial>,
     watched: Vec<IpAddr>,
@@ -120,6 +132,7 @@ struct World {
 impl World {
     fn new(options: u8, start: u8) -> Self {
         let now = Duration::from_secs(1);
+        let in_pieces = start & 8 != 0;
         let start = Start {
             restarted: start & 1 != 0,
             forwarding_kept: start & 2 != 0,
@@ -129,6 +142,7 @@ impl World {
             speaker: Speaker::new(now, config(options), start),
             now,
             options,
+            in_pieces,
             wires: Vec::new(),
             dials: Vec::new(),
             watched: Vec::new(),
@@ -264,6 +278,7 @@ impl World {
             keepalive: false,
             told: BTreeMap::new(),
             heard: BTreeMap::new(),
+            garbled: false,
             refreshed: false,
         });
     }
@@ -274,6 +289,7 @@ impl World {
         let mut bytes = Vec::new();
         open(peer, how).encode(&mut bytes);
         encode_keepalive(&mut bytes);
+        encode_keepalive(&mut bytes);
         self.feed(at, &bytes);
     }
 
@@ -281,7 +297,9 @@ impl World {
         let Some(wire) = self.wires.get_mut(at).filter(|w| w.open) else { return };
         wire.listen(bytes);
         let conn = wire.id;
-        self.handle(Input::Received { conn, data: bytes });
+        for data in bytes.chunks(if self.in_pieces { 7 } else { bytes.len().max(1) }) {
+            self.handle(Input::Received { conn, data });
+        }
         self.settle();
     }
 
@@ -497,6 +515,8 @@ impl World {
             assert!(set.as_path().asns().eq(view.attrs.as_path), "{:?}", set.as_path());
             assert_eq!((view.attrs.med, view.attrs.local_pref), (set.med(), set.local_pref()));
             assert_eq!(view.attrs.communities.len(), set.communities().count());
+            assert_eq!(view.attrs.originator_id, set.originator_id());
+            assert!(set.cluster_list().eq(view.attrs.cluster_list));
         }
     }
 
@@ -508,7 +528,8 @@ impl World {
         for path in paths {
             let key =
                 (Prefix::new(path.prefix.addr(), path.prefix.prefix_len()).expect("a prefix"), path.path_id);
-            assert_eq!(Some(&path.attrs.as_path), wire.heard.get(&key), "{path:?}");
+            let usable = path.import == ImportReason::Accepted;
+            assert_eq!(Some(&(path.attrs.as_path.clone(), usable)), wire.heard.get(&key), "{path:?}");
         }
     }
 }
@@ -558,7 +579,13 @@ impl Wire {
         let stream = std::mem::take(&mut self.to);
         let mut rest = &stream[..];
         let max = if self.their_open.is_some() { MAX_LEN_EXTENDED } else { MAX_LEN };
-        while let Ok(Some(found)) = frame(rest, max) {
+        loop {
+            let Ok(found) = frame(rest, max) else {
+                self.garbled = true;
+                break;
+            };
+            let Some(found) = found else { break };
+            self.garbled |= found.len > MAX_LEN;
             match found.kind {
                 MessageKind::Open if self.their_open.is_none() => {
                     self.their_open = OpenMessage::decode(found.body).ok();
@@ -581,9 +608,18 @@ impl Wire {
         }
         let mut attrs = Vec::new();
         update.attributes().write_canonical(&mut attrs);
-        let path: Vec<u32> = AttrSet::new(&attrs).as_path().asns().collect();
-        for route in update.announcements().flat_map(|a| a.routes) {
-            self.heard.insert((route.prefix, route.path_id), path.clone());
+        let set = AttrSet::new(&attrs);
+        let path: Vec<u32> = set.as_path().asns().collect();
+        let allowed = usize::from(PEERS[self.peer].0 == "c");
+        let ours = Ipv4Addr::new(10, 0, 0, 1);
+        let looped = path.iter().filter(|asn| **asn == OUR_AS).count() > allowed
+            || set.originator_id() == Some(ours)
+            || set.cluster_list().any(|id| id == ours);
+        for announcement in update.announcements() {
+            let usable = !looped && announcement.next_hop.addr != IpAddr::from(OUR_ADDRESS);
+            for route in announcement.routes {
+                self.heard.insert((route.prefix, route.path_id), (path.clone(), usable));
+            }
         }
     }
 
@@ -603,7 +639,7 @@ impl Wire {
                 MessageKind::Notification => {
                     let notification = Notification::decode(found.body).expect("our NOTIFICATION is good");
                     let named = notification.subcode == 0 || notification.subcode_name().is_some();
-                    assert!(named, "{notification}");
+                    assert!(named && (notification.code != 1 || self.garbled), "{notification}");
                 }
                 MessageKind::Keepalive => assert!(self.our_open.is_some()),
                 MessageKind::RouteRefresh => {
@@ -666,8 +702,9 @@ fn open(peer: usize, how: u8) -> OpenMessage {
         capabilities.push(Capability::FourOctetAs(asn));
     }
     if how & 4 == 0 {
-        let entry = |family| AddPath { family, receive: true, send: true };
-        capabilities.push(Capability::AddPath(families.map(entry).into()));
+        let v4 = AddPath { family: families[0], receive: true, send: true };
+        let v6 = AddPath { family: families[1], receive: how & 32 == 0, send: how & 64 == 0 };
+        capabilities.push(Capability::AddPath(vec![v4, v6]));
     }
     if how & 8 == 0 {
         capabilities.push(Capability::GracefulRestart(GracefulRestart {
@@ -710,9 +747,11 @@ fn config(options: u8) -> Config {
         let (name, _, remote_as) = PEERS[at];
         PeerConfig { name: name.into(), address: address(at), remote_as, ..base.clone() }
     };
-    let mut peers = vec![peer(0), peer(1), peer(2)];
+    let mut peers = vec![peer(0), peer(1), peer(2), peer(4), peer(5), peer(6)];
     peers[0].passive = true;
     peers[1].route_reflector_client = on(32);
+    peers[3].route_reflector_client = on(32);
+    peers[5].route_reflector_client = on(32);
     peers[1].next_hop = if on(32) { NextHopMode::SelfAddress } else { NextHopMode::Auto };
     peers[2].allow_own_as = 1;
     peers[2].remove_private_as = on(32);
