@@ -236,14 +236,15 @@ impl Calc {
         let old = std::mem::replace(&mut record.checked, new.clone());
         self.dirty.insert(id.clone());
         self.withdraw(id, old.workload.as_ref());
-        if let Some(workload) = &new.workload {
+        // Who may not even have an address keeps nobody from a link.
+        if let Some(workload) = new.workload.as_ref().filter(|w| !w.addresses.is_empty()) {
             self.claims.add(id, workload);
             self.concern(workload);
         }
     }
 
     fn withdraw(&mut self, id: &WepId, workload: Option<&Workload>) {
-        if let Some(workload) = workload {
+        if let Some(workload) = workload.filter(|w| !w.addresses.is_empty()) {
             self.claims.remove(id, workload);
             self.concern(workload);
         }
@@ -294,6 +295,13 @@ impl Calc {
                 }
                 ours
             });
+            // A pool that is deleted under its workloads takes nothing from them: the last good state stays.
+            let kept =
+                record.checked.outside.iter().filter(|address| self.has_already(id, &w.iface, **address));
+            let kept: Vec<IpAddr> = kept.copied().collect();
+            w.addresses.extend(kept);
+            w.addresses.sort_unstable();
+            w.addresses.dedup();
         }
         workload = workload.filter(|w| !w.addresses.is_empty());
         let problem = (!problems.is_empty()).then(|| problems.join("; also "));

@@ -105,8 +105,10 @@ impl fmt::Display for Problem {
 pub(crate) struct Checked {
     /// `metadata.creationTimestamp`.
     pub(crate) created: String,
-    /// What can be obeyed, before other endpoints' claims are considered.
+    /// What can be obeyed, before other endpoints' claims are considered; its addresses are those in a pool.
     pub(crate) workload: Option<Workload>,
+    /// Addresses in no pool: nobody gets such a one, but who has it already keeps it.
+    pub(crate) outside: Vec<IpAddr>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -125,13 +127,20 @@ pub(crate) fn check(written: &Written, node: &str, config: &Config, pools: &Pool
             fix: "remove the prefixes, or set workloadSourceSpoofing: Any in the FelixConfiguration".into(),
         }));
     }
-    let mut addresses = Vec::new();
+    let (mut addresses, mut outside) = (Vec::new(), Vec::new());
     for (index, text) in written.ip_networks.iter().enumerate() {
-        match check_address(text, pools) {
-            Ok(address) if address.is_ipv4() || config.ipv6 => addresses.push(address),
-            Ok(_) => {}
-            Err((why, fix)) => {
-                note(Some(Problem { field: format!("spec.ipNetworks[{index}]"), why, fix }));
+        let mut wrong =
+            |(why, fix)| note(Some(Problem { field: format!("spec.ipNetworks[{index}]"), why, fix }));
+        match check_address(text) {
+            Ok(address) if address.is_ipv6() && !config.ipv6 => {}
+            Ok(address) if pools.holds(address) => addresses.push(address),
+            Ok(address) => {
+                outside.push(address);
+                let fix = "give it an address from an IPPool, or create a pool (disabled: true will do) that covers it";
+                wrong((format!("{address} is in no IPPool"), fix.into()));
+            }
+            Err(why_and_fix) => {
+                wrong(why_and_fix);
             }
         }
     }
@@ -152,7 +161,8 @@ pub(crate) fn check(written: &Written, node: &str, config: &Config, pools: &Pool
         }
     };
     let peer = if written.endpoint.is_empty() { DEFAULT_PEER } else { &written.endpoint };
-    let workload = (usable && !addresses.is_empty()).then(|| Workload {
+    let some = !addresses.is_empty() || !outside.is_empty();
+    let workload = (usable && some).then(|| Workload {
         iface: written.interface_name.clone(),
         netns: written.netns.clone(),
         peer: peer.into(),
@@ -160,7 +170,7 @@ pub(crate) fn check(written: &Written, node: &str, config: &Config, pools: &Pool
         addresses,
         spoofs: written.spoofs,
     });
-    Checked { created: written.created.clone(), workload, problems }
+    Checked { created: written.created.clone(), workload, outside, problems }
 }
 
 fn check_node(written: &str, node: &str) -> Option<Problem> {
@@ -226,8 +236,8 @@ fn link_name_is_possible(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'))
 }
 
-/// One address, as /32 or /128 or bare, from inside a pool.
-fn check_address(text: &str, pools: &Pools) -> Result<IpAddr, (String, String)> {
+/// One address, as /32 or /128 or bare.
+fn check_address(text: &str) -> Result<IpAddr, (String, String)> {
     let shown = quoted(text);
     let net: IpNet = match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
         Ok(net) => net,
@@ -256,11 +266,7 @@ fn check_address(text: &str, pools: &Pools) -> Result<IpAddr, (String, String)> 
             "give it an address from an IPPool".into(),
         ));
     }
-    if pools.holds(address) {
-        return Ok(address);
-    }
-    let fix = "give it an address from an IPPool, or create a pool (disabled: true will do) that covers it";
-    Err((format!("{address} is in no IPPool"), fix.into()))
+    Ok(address)
 }
 
 /// Six octets with colons or dashes, unicast and not zero.
@@ -310,7 +316,8 @@ mod tests {
         let mut w = written();
         change(&mut w);
         let c = check(&w, "n1", &Config::default(), &pools());
-        (c.workload, c.problems.iter().map(ToString::to_string).collect())
+        let workload = c.workload.filter(|w| !w.addresses.is_empty());
+        (workload, c.problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]

@@ -199,9 +199,9 @@ fn endpoints_come_change_and_go() {
             &[("a", "calix", &["10.0.0.2"], ""), ("b", "calib", &["10.0.0.3", "fd00::3"], "")],
         ),
         state(
-            "no IPv6 pool",
-            &[p4(), b],
-            &[("b", "calib", &["10.0.0.3"], "spec.ipNetworks[1]: fd00::3 is in no IPPool")],
+            "an address that never was in a pool",
+            &[p4(), wep("n1", "d", 1, "calid", &["10.0.0.4", "2001:db8::1"])],
+            &[("d", "calid", &["10.0.0.4"], "spec.ipNetworks[1]: 2001:db8::1 is in no IPPool")],
         ),
     ]);
 }
@@ -328,8 +328,8 @@ fn pools_and_configuration_are_obeyed_whenever_they_come() {
     check(vec![
         state(
             "no pool",
-            std::slice::from_ref(&a),
-            &[("a", "", &[], "spec.ipNetworks[0]: 10.0.0.1 is in no IPPool")],
+            &[wep("n1", "q", 1, "caliq", &["172.16.9.9"])],
+            &[("q", "", &[], "spec.ipNetworks[0]: 172.16.9.9 is in no IPPool")],
         ),
         state(
             "prefix unknown",
@@ -363,6 +363,33 @@ fn pools_and_configuration_are_obeyed_whenever_they_come() {
             &[("a", "calia", &["10.0.0.1"], ""), ("t", "", &[], "spec.interfaceName")],
         ),
     ]);
+}
+
+#[test]
+fn a_pool_deleted_under_its_workloads_takes_nothing_from_them_also_over_a_restart() {
+    let a = wep("n1", "a", 1, "calia", &["10.0.0.1"]);
+    // Claims the same link, but may not even have an address.
+    let outsider = wep("n1", "A", 1, "calia", &["172.16.0.1"]);
+    for restart in [false, true] {
+        let mut calc = Calc::new("n1", BTreeMap::new());
+        let mut told = Told::default();
+        if restart {
+            calc.adopt(BTreeMap::from([("10.0.0.1".parse().unwrap(), "calia".to_owned())]));
+        } else {
+            calc.on_update(&p4().0, Some(p4().1.as_bytes()));
+        }
+        calc.on_update(&a.0, Some(a.1.as_bytes()));
+        calc.on_update(&outsider.0, Some(outsider.1.as_bytes()));
+        told.poll(&mut calc);
+        calc.on_update(&p4().0, None);
+        told.poll(&mut calc);
+        let of = |pod: &str| {
+            told.endpoints.iter().find(|(id, _)| id.workload == format!("default/{pod}")).unwrap().1.clone()
+        };
+        assert_eq!(of("a").workload.unwrap().addresses.len(), 1, "restart: {restart}");
+        assert!(of("a").problem.unwrap().contains("10.0.0.1 is in no IPPool"));
+        assert!(of("A").workload.is_none());
+    }
 }
 
 #[test]

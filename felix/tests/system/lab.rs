@@ -201,6 +201,12 @@ impl Node {
         }
     }
 
+    /// Another etcd comes up in the place of the killed one, without any data.
+    pub(crate) fn replace_etcd(&mut self) {
+        std::fs::remove_dir_all(&self.etcd_dir).unwrap();
+        self.restart_etcd();
+    }
+
     pub(crate) fn restart_etcd(&mut self) {
         self.etcd = Some(start_etcd(&self.etcd_dir));
         eventually_true("etcd answers", || self.runtime.block_on(self.store.get("/x")).is_ok());
@@ -325,7 +331,8 @@ pub(crate) fn listen() -> Monitor {
     Monitor::open(Groups::LINK | Groups::ROUTE | Groups::ADDRESS | Groups::NEIGHBOUR).unwrap()
 }
 
-/// Everything that was heard, less what neighbours do by themselves.
+/// Everything that was heard, less what the kernel does by itself: neighbours that it learns, the link-local address
+/// of a new link and its routes.
 pub(crate) fn heard(monitor: &mut Monitor) -> Vec<Event> {
     let mut all = Vec::new();
     loop {
@@ -333,8 +340,11 @@ pub(crate) fn heard(monitor: &mut Monitor) -> Vec<Event> {
         if events.is_empty() {
             return all;
         }
-        all.extend(events.into_iter().filter(|event| {
-            !matches!(event, Event::Neighbour { neighbour, .. } if neighbour.state & caracal_netlink::nud::PERMANENT == 0)
+        all.extend(events.into_iter().filter(|event| match event {
+            Event::Neighbour { neighbour, .. } => neighbour.state & caracal_netlink::nud::PERMANENT != 0,
+            Event::Route { route, .. } => route.proto != caracal_netlink::proto::KERNEL,
+            Event::Address(address) => address.scope != caracal_netlink::scope::LINK,
+            _ => true,
         }));
     }
 }

@@ -156,3 +156,48 @@ fn a_wiped_prefix_is_held_then_obeyed_and_single_deletions_are_not_held() {
         eventually_true("and its status", || node.get(&status_key("w7")).is_none());
     });
 }
+
+#[test]
+fn an_empty_store_in_the_place_of_the_old_one_is_not_believed_at_once() {
+    on_node(&[Kind::Etcd], |node| {
+        let web = Space::new("web");
+        node.environment.insert("endpointlosshold".into(), "3".into());
+        for n in 0..12 {
+            node.host.ip(&format!(
+                "link add cali{n} address ee:ee:ee:ee:ee:ee type veth peer name e{n} netns {}",
+                web.name
+            ));
+            node.host.ip(&format!("link set cali{n} up"));
+            web.ip(&format!("link set e{n} up"));
+            node.put(
+                &wep_name(&format!("w{n}")),
+                &wep(&format!("w{n}"), &format!("cali{n}"), &[&format!("10.0.1.{n}")], None),
+            );
+        }
+        node.start_ready();
+        eventually_true("all are routed", || node.host.routes().len() == 12);
+        node.kill_etcd();
+        node.replace_etcd();
+        let held = "caracal_felix_endpoints_held";
+        eventually_true("the loss is seen and held", || node.metric(held) == 12);
+        assert_eq!(node.host.routes().len(), 12);
+        eventually_true("then obeyed", || node.host.routes().is_empty() && node.metric(held) == 0);
+    });
+}
+
+#[test]
+fn a_pool_deleted_under_its_workloads_is_said_and_takes_nothing() {
+    on_node(EMBEDDED, |node| {
+        let web = Space::new("web");
+        node.put(&wep_name("web"), &wep("web", "caliweb", &["10.0.0.1"], Some(&web.path())));
+        node.start_ready();
+        node.becomes("web", "up");
+        node.delete("ippools/p4");
+        node.becomes("web", "error");
+        assert!(node.status("web")["reason"].as_str().unwrap().contains("10.0.0.1 is in no IPPool"));
+        node.stop();
+        node.start_ready();
+        assert!(node.host.ping("10.0.0.1"));
+        assert_eq!(node.metric("caracal_felix_kernel_writes"), 0);
+    });
+}
