@@ -13,6 +13,7 @@ use integration::lab::{Namespace, Stream, eventually, show_routes};
 use integration::picture::{NODES, Options, PODS, Picture, ROUTER, binary};
 use integration::router::RouterKind;
 use integration::sandbox;
+use integration::seed::Workload;
 use integration::store::StoreKind;
 
 const USAGE: &str = "\
@@ -94,7 +95,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut picture = Picture::new("demo", &options)?;
     done("3 nodes, 3 workloads, 1 router, as network namespaces");
     progress("objects into the datastore");
-    picture.seed()?;
+    seed(&picture)?;
     done("pool, peer, nodes, blocks, workload endpoints: Calico's keys and JSON");
     progress("agents: one `caracal node` on each node");
     let start = Instant::now();
@@ -112,6 +113,19 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     println!("\nEverything is removed again. Next: README.md, or `integration/demo --keep` to look around.");
     Ok(())
+}
+
+/// The picture's objects, and the peering with the router narrowed to each node's own blocks.
+///
+/// Without the annotation every node tells the router about every block, as Calico's nodes do, and the router may send
+/// everything through one of them.
+fn seed(picture: &Picture) -> anyhow::Result<()> {
+    let mut items = picture.cluster_items();
+    for (_, value) in items.iter_mut().filter(|(key, _)| key.ends_with("/bgppeers/tor")) {
+        value["metadata"]["annotations"] = serde_json::json!({ "caracal.io/export": "own" });
+    }
+    items.extend(picture.workloads().iter().map(Workload::endpoint));
+    picture.store.put(&items)
 }
 
 /// What `--datastore` and `--router` ask for must be installed; says which package has it.
@@ -152,7 +166,7 @@ fn tables(picture: &Picture) -> anyhow::Result<()> {
     }
     println!("router {ROUTER}");
     print_routes(&picture.router.space, |line| {
-        if line.contains(" via ") { "one /26 a node; no /32 leaves its node" } else { "the LAN" }
+        if line.contains(" via ") { "a node's block by way of that node; no /32 leaves its node" } else { "the LAN" }
     })
 }
 
