@@ -1,6 +1,6 @@
 //! What a node's BGP speaker should be, derived from the datastore and nothing else.
 //!
-//! Start at [`derive`]: a pure function from [`Facts`] (Nodes, BGPPeers, BGPConfigurations, BGPFilters, IPPools,
+//! Start at [`derive()`]: a pure function from [`Facts`] (Nodes, BGPPeers, BGPConfigurations, BGPFilters, IPPools,
 //! block affinities and blocks, WorkloadEndpoints) to a [`NodeConfig`]. The running speaker and
 //! `caracal ctl bgp config` call the same function, so what ctl prints is what the node does.
 //!

@@ -1,8 +1,8 @@
 //! The finite state machine of RFC 4271 §8, as a table without effects: what a connection does with what happens to it.
 //!
-//! It never fails: every pair of phase and happening has a defined [`Step`]; what makes no sense ends the connection with
+//! It never fails: every pair of phase and happening has a defined `Step`; what makes no sense ends the connection with
 //! the NOTIFICATION that the RFC names. Idle, Connect and Active are states of a peer that has no connection yet; see
-//! [`crate::peer`].
+//! `peer`.
 
 pub(crate) mod negotiate;
 
