@@ -166,7 +166,11 @@ fn tables(picture: &Picture) -> anyhow::Result<()> {
     }
     println!("router {ROUTER}");
     print_routes(&picture.router.space, |line| {
-        if line.contains(" via ") { "a node's block by way of that node; no /32 leaves its node" } else { "the LAN" }
+        if line.contains(" via ") {
+            "a node's block by way of that node; no /32 leaves its node"
+        } else {
+            "the LAN"
+        }
     })
 }
 
