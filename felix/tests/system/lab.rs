@@ -191,7 +191,8 @@ impl Node {
     pub(crate) fn start_ready(&mut self) {
         self.start();
         let health = self.health.clone();
-        eventually_true("felix is ready", || health.readiness().good);
+        // Nobody who could be unready is ready, too.
+        eventually_true("felix is ready", || health.readiness().good && health.readiness().text.contains("felix"));
     }
 
     pub(crate) fn kill_etcd(&mut self) {
