@@ -41,6 +41,9 @@ const READ: usize = 64 * 1024;
 const FIB_BATCH: usize = 1024;
 /// Routes read from the speaker's table at a time are written after this pause when events were lost.
 const RESYNC_PAUSE: Duration = Duration::from_millis(20);
+/// Everything is compared with the kernel this often, whatever was heard: somebody may write under our own mark, which the
+/// monitor does not tell.
+const AUDIT: Duration = Duration::from_secs(30);
 /// Addresses that could not be listened on are tried again this often.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// A link that comes up needs a moment at the far end too: an address request answered too early is lost, and asked again
@@ -108,6 +111,8 @@ struct Recheck {
     own: bool,
     /// Everything, at this time.
     all_at: Option<Instant>,
+    /// Everything, at this time at the latest.
+    audit_at: Option<Instant>,
 }
 
 impl Engine {
@@ -148,7 +153,7 @@ impl Engine {
             transmit: VecDeque::new(),
             fib_waiting: false,
             repairs: Vec::new(),
-            recheck: Recheck::default(),
+            recheck: Recheck { audit_at: Some(Instant::now() + AUDIT), ..Recheck::default() },
             listen_retry_at: None,
             wake_at: None,
             recovering: true,
@@ -204,7 +209,8 @@ impl Engine {
             return Some(Duration::ZERO);
         }
         let speaker = self.speaker.as_ref().and_then(Speaker::next_timeout).map(|at| self.origin + at);
-        let others = [self.fib.next_retry(), self.recheck.all_at, self.listen_retry_at, self.wake_at];
+        let Recheck { all_at, audit_at, .. } = self.recheck;
+        let others = [self.fib.next_retry(), all_at, audit_at, self.listen_retry_at, self.wake_at];
         others.into_iter().chain([speaker]).flatten().min().map(|at| at.saturating_duration_since(now))
     }
 
@@ -723,8 +729,10 @@ impl Engine {
 
     fn housekeeping(&mut self) {
         let now = Instant::now();
-        if self.recheck.all_at.is_some_and(|at| at <= now) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.recheck.all_at) || due(self.recheck.audit_at) {
             self.recheck.all_at = None;
+            self.recheck.audit_at = Some(now + AUDIT);
             match self.read_kernel() {
                 Ok(()) => self.recheck.own = true,
                 Err(err) => {
