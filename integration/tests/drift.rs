@@ -18,6 +18,9 @@ const BOUND: Duration = Duration::from_secs(5);
 /// The same where a retry has to find out: nothing tells that a namespace came back.
 const RETRY: Duration = Duration::from_secs(20);
 
+/// The same where no event tells, only the comparison of everything each 30 s.
+const AUDIT: Duration = Duration::from_secs(50);
+
 const LINK: &str = "cali1b15813a0a8";
 const POD: &str = "10.100.104.15";
 
@@ -231,6 +234,24 @@ fn drift_is_repaired_and_foreign_things_stay() -> anyhow::Result<()> {
         |d| {
             let want = format!("10.100.135.0/26 via 192.168.174.133 dev {UPLINK} proto bird metric 1024");
             anyhow::ensure!(routes(&d.node)?.contains(&want), "no route {want}");
+            Ok(())
+        },
+    )?;
+    drift.case(
+        "a learned route turned, and one added, under bird's own mark",
+        AUDIT,
+        |d| {
+            d.node.sh("ip route replace 10.100.135.0/26 via 192.168.174.2 proto bird metric 1024")?;
+            d.node.sh("ip route add 10.100.222.0/26 via 192.168.174.2 proto bird metric 1024").map(drop)
+        },
+        |d| {
+            let here = routes(&d.node)?;
+            let want = format!("10.100.135.0/26 via 192.168.174.133 dev {UPLINK} proto bird metric 1024");
+            anyhow::ensure!(here.contains(&want), "no route {want}");
+            anyhow::ensure!(
+                !here.iter().any(|l| l.starts_with("10.100.222.0/26 ")),
+                "the stray one is still there"
+            );
             Ok(())
         },
     )?;
