@@ -192,7 +192,9 @@ impl Node {
         self.start();
         let health = self.health.clone();
         // Nobody who could be unready is ready, too.
-        eventually_true("felix is ready", || health.readiness().good && health.readiness().text.contains("felix"));
+        eventually_true("felix is ready", || {
+            health.readiness().good && health.readiness().text.contains("felix")
+        });
     }
 
     pub(crate) fn kill_etcd(&mut self) {

@@ -144,7 +144,8 @@ mod tests {
         for wanted in [Priority::RealTime, Priority::Favoured, Priority::Ordinary] {
             let (actual, policy, nice) = apart(move || (Turn::new(wanted).priority(), policy(), nice()));
             assert_eq!(actual == Priority::RealTime, policy == libc::SCHED_FIFO);
-            assert_eq!(actual == Priority::Favoured, nice == NICE);
+            // The tests themselves may run at that niceness already.
+            assert!(actual != Priority::Favoured || nice == NICE, "nice {nice}");
         }
     }
 
