@@ -1,8 +1,8 @@
 //! Our own restart (RFC 4724 §4.1): who is waited for, and when the wait ends.
 //!
 //! While it lasts the kernel keeps what it had, learned routes are used but not told on, own routes are told at once.
-//! It ends when every peer that is there has told everything; a peer that does not come up in a few seconds, or that
-//! restarted itself, is not waited for. Then what is stale in the kernel is swept.
+//! It ends when every peer that is there has told everything; one that restarted itself has when it falls silent, and one
+//! that does not come up in a few seconds is not waited for. Then what is stale in the kernel is swept.
 
 use bird_packet::{Family, Prefix4, Prefix6};
 use ipnet::IpNet;
@@ -41,7 +41,7 @@ pub enum WaitReason {
     Session,
     /// It has not sent End-of-RIB.
     EndOfRib,
-    /// It does not do graceful restart, and still sends.
+    /// It does not do graceful restart or restarted too, and still sends.
     Quiet,
 }
 
@@ -107,10 +107,10 @@ impl Speaker {
             return None;
         }
         match terms.restart {
-            // RFC 4724 §4.1: not for one that restarted too, or it and we would wait for each other.
-            Some(restart) if restart.restarted => None,
-            Some(_) => Some(WaitReason::EndOfRib),
-            None => (now < peer.last_update + limits.quiet).then_some(WaitReason::Quiet),
+            Some(restart) if !restart.restarted => Some(WaitReason::EndOfRib),
+            // RFC 4724 §4.1: the End-of-RIB of one that restarted too is not waited for, or it and we would wait for each
+            // other. Its own routes come at once, so it is done when it falls silent.
+            _ => (now < peer.last_update + limits.quiet).then_some(WaitReason::Quiet),
         }
     }
 
