@@ -41,6 +41,7 @@ fn line(route: &Route, names: &BTreeMap<u32, String>) -> String {
     match route.proto {
         2 => text += " proto kernel",
         12 => text += " proto bird",
+        186 => text += " proto bgp",
         3 => {}
         other => {
             let _ = write!(text, " proto {other}");
