@@ -4,10 +4,12 @@
 //! `--nocapture` prints has the figures. What may be lost is exact: nothing beyond what the fault itself takes.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use integration::bench::bulk::{self, Links};
 use integration::faults::{Bench, Outcome};
+use integration::lab::RouteWatch;
 use integration::picture::{Options, Picture, UPLINK, binary};
 use integration::router::RouterKind;
 use integration::seed;
@@ -209,6 +211,40 @@ fn network_faults() -> anyhow::Result<()> {
         space.sh(&format!("ip address add {address}/24 dev {UPLINK}")).map(drop)
     })?;
     down_for(name, outcome, 1.0);
+    Ok(())
+}
+
+/// 500 endpoints come at once, as after a reboot of a scheduler, and go at once.
+#[test]
+fn five_hundred_endpoints() -> anyhow::Result<()> {
+    let mut bench = bench("fbk", false)?;
+    let workloads = bulk::endpoints(&mut bench.picture, "node2", 500, Links::Plugin)?;
+    let (objects, wanted) = (bulk::objects(&workloads), bulk::host_routes(&workloads));
+    let watch = RouteWatch::start(&bench.picture.node("node2").space)?;
+    let keys: Vec<String> = objects.iter().map(|(key, _)| key.clone()).collect();
+
+    let all = |watch: &RouteWatch, gone: bool, since: Instant| -> anyhow::Result<()> {
+        let seen = watch.first(&wanted, gone, BOUND);
+        anyhow::ensure!(seen.len() == wanted.len(), "{} of 500 routes changed in time", seen.len());
+        let last = seen.values().max().map_or(Duration::ZERO, |at| at.saturating_duration_since(since));
+        println!("fault |   500 routes {}: {:.2} s", if gone { "gone" } else { "there" }, last.as_secs_f64());
+        Ok(())
+    };
+    let name = "500 endpoints put at once";
+    let outcome = bench.run(name, |p| {
+        let start = Instant::now();
+        p.store.put_many(objects)?;
+        all(&watch, false, start)
+    })?;
+    lossless(name, outcome);
+    watch.take();
+    let name = "500 endpoints deleted at once";
+    let outcome = bench.run(name, |p| {
+        let start = Instant::now();
+        p.store.delete_many(keys)?;
+        all(&watch, true, start)
+    })?;
+    lossless(name, outcome);
     Ok(())
 }
 
