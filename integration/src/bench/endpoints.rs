@@ -1,8 +1,11 @@
 //! Endpoint written to the datastore -> its route in the kernel, at a steady rate; and the way back.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use caracal_datastore::Expect;
+use caracal_netlink::{Netlink, RouteFilter};
+use ipnet::IpNet;
 
 use super::bulk::{self, Links};
 use super::{Table, cpu_seconds, settle};
@@ -47,14 +50,32 @@ pub fn run(options: &Options, links: Links, count: u32, rate: u32, table: &mut T
         }
         settle(pid, Duration::from_secs(30));
         let cpu = (cpu_seconds(pid) - before) * 1000.0 / f64::from(count);
-        let missing = workloads.len() - late.len();
-        let remark = format!(
-            "{what}; {cpu:.2} CPU ms each{}",
-            if missing > 0 { format!("; {missing} NOT SEEN") } else { String::new() }
-        );
+        let remark =
+            format!("{what}; {cpu:.2} CPU ms each{}", unheard(&mut picture, &workloads, &seen, gone)?);
         table.times(name, &late, &remark);
     }
     Ok(())
+}
+
+/// About routes of which no event came: those that are as they should be, and those that are not.
+///
+/// The kernel tells of no IPv4 route that goes with its link.
+fn unheard(
+    picture: &mut Picture,
+    workloads: &[Workload],
+    seen: &BTreeMap<IpNet, Instant>,
+    gone: bool,
+) -> anyhow::Result<String> {
+    let space = picture.node(NODE).space.clone();
+    let there: BTreeSet<IpNet> =
+        Netlink::open_in(&space.path())?.routes(RouteFilter::main())?.into_iter().map(|r| r.dst).collect();
+    let open = bulk::host_routes(workloads).into_iter().filter(|net| !seen.contains_key(net));
+    let (wrong, silent): (Vec<IpNet>, Vec<IpNet>) = open.partition(|net| there.contains(net) == gone);
+    Ok(match (wrong.len(), silent.len()) {
+        (0, 0) => String::new(),
+        (0, silent) => format!("; {silent} more without an event"),
+        (wrong, _) => format!("; {wrong} MORE WRONG"),
+    })
 }
 
 /// Puts (or deletes) each endpoint at its time; when each call was made.
