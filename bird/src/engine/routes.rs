@@ -1,0 +1,135 @@
+//! Kernel routes: what others do there is told to the speaker, what the speaker decides is written, drift is repaired.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use bird_speaker::Input;
+
+use super::{AUDIT, Engine, FIB_BATCH, LISTEN_RETRY, RESYNC_PAUSE, Recheck, SETTLE};
+use crate::kernel::Effects;
+
+impl Engine {
+    pub(super) fn read_kernel(&mut self) -> anyhow::Result<()> {
+        let netlink = self.fib.netlink();
+        let links = netlink.links().context("links cannot be read")?;
+        let addresses = netlink.addresses().context("addresses cannot be read")?;
+        let filter = caracal_netlink::RouteFilter { table: Some(self.kernel.table()), ..Default::default() };
+        let routes = netlink.routes(filter).context("routes cannot be read")?;
+        let effects = self.kernel.replace(links, addresses, routes);
+        self.take(effects);
+        Ok(())
+    }
+
+    pub(super) fn read_monitor(&mut self) {
+        loop {
+            match self.monitor.try_next() {
+                Ok(events) if events.is_empty() => return,
+                Ok(events) => {
+                    let effects = self.kernel.observe(events);
+                    self.take(effects);
+                }
+                Err(err) => {
+                    tracing::warn!(%err, "changes of the kernel were missed; reading everything again");
+                    self.recheck.all_at = Some(Instant::now() + RESYNC_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, effects: Effects) {
+        for key in effects.local_gone {
+            self.input(Input::LocalRouteGone(key));
+        }
+        for route in effects.local {
+            if self.redistributes(route.key.source) {
+                self.input(Input::LocalRoute(route));
+            }
+        }
+        for (address, resolution) in effects.next_hops {
+            self.input(Input::NextHop { address, resolution });
+        }
+        self.repairs.extend(effects.own_gone);
+        self.recheck.own |= effects.lost_routes;
+        if effects.resync {
+            self.recheck.all_at.get_or_insert(Instant::now() + RESYNC_PAUSE);
+        }
+        if effects.came_up {
+            self.wake_at.get_or_insert(Instant::now() + SETTLE);
+            self.fib.retry(&self.kernel, true, Instant::now());
+        }
+    }
+
+    pub(super) fn write_fib(&mut self) {
+        let Some(speaker) = &mut self.speaker else {
+            self.repairs.clear();
+            self.recheck.own = false;
+            return;
+        };
+        if self.stopping {
+            self.fib_waiting = false;
+            self.repairs.clear();
+            self.recheck = Recheck::default();
+            return;
+        }
+        let now = Instant::now();
+        if self.fib_waiting {
+            let changes = speaker.take_fib(FIB_BATCH);
+            self.fib_waiting = !changes.is_empty();
+            self.fib.apply(&self.kernel, &changes, now);
+        }
+        if !self.repairs.is_empty() {
+            let gone = std::mem::take(&mut self.repairs);
+            let speaker = &*speaker;
+            let repaired = self.fib.repair(&self.kernel, &gone, |prefix| speaker.fib_route(prefix), now);
+            if repaired > 0 {
+                tracing::info!(count = repaired, "routes that somebody removed are back");
+            }
+        }
+        if self.recheck.own && !self.fib_waiting && !self.recovering {
+            self.recheck.own = false;
+            self.recheck_own();
+        }
+    }
+
+    /// Compares our routes in the kernel with what the speaker gave out. Not before the end of a restart: until then
+    /// the kernel may hold more than the speaker knows.
+    fn recheck_own(&mut self) {
+        let Some(speaker) = &self.speaker else { return };
+        match self.fib.resync(&self.kernel, speaker.fib_routes(), Instant::now()) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "routes that were not as they should be are written"),
+            Err(err) => {
+                tracing::warn!(%err, "our routes cannot be compared with the kernel; trying again");
+                self.recheck.all_at = Some(Instant::now() + LISTEN_RETRY);
+            }
+        }
+    }
+
+    pub(super) fn housekeeping(&mut self) {
+        let now = Instant::now();
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.recheck.all_at) || due(self.recheck.audit_at) {
+            self.recheck.all_at = None;
+            self.recheck.audit_at = Some(now + AUDIT);
+            match self.read_kernel() {
+                Ok(()) => self.recheck.own = true,
+                Err(err) => {
+                    tracing::warn!(err = format!("{err:#}"), "the kernel cannot be read; trying again");
+                    self.recheck.all_at = Some(now + LISTEN_RETRY);
+                }
+            }
+        }
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            self.try_again();
+        }
+        if self.fib.next_retry().is_some_and(|at| at <= now) {
+            self.fib.retry(&self.kernel, false, now);
+        }
+        if self.listen_retry_at.is_some_and(|at| at <= now) {
+            self.listen_again();
+            self.listen_retry_at = self.listeners.incomplete().then(|| now + LISTEN_RETRY);
+        }
+    }
+}

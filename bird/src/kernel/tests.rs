@@ -1,0 +1,163 @@
+use super::*;
+
+const UPLINK: u32 = 2;
+
+fn link(index: u32, name: &str, up: bool) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        up,
+        running: up,
+        mac: None,
+        mtu: 1500,
+        kind: String::new(),
+        group: 0,
+        peer_index: None,
+        peer_netns: None,
+        master: None,
+        alias: None,
+    }
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn connected(prefix: &str, index: u32) -> Route {
+    Route::dev(net(prefix), proto::KERNEL, index)
+}
+
+fn event(route: Route, gone: bool) -> Event {
+    Event::Route { route, gone, replaced: false }
+}
+
+/// eth0 with 10.20.0.1/24 and a default route, cali1 with a workload's /32.
+fn kernel() -> Kernel {
+    let mut kernel = Kernel::new(proto::BIRD, 254);
+    let effects = kernel.replace(
+        vec![link(1, "lo", true), link(UPLINK, "eth0", true), link(3, "cali1", true)],
+        vec![
+            Address::new(1, net("127.0.0.1/8")),
+            Address::new(UPLINK, net("10.20.0.1/24")),
+            Address::new(3, net("fe80::1/64")),
+        ],
+        vec![
+            connected("10.20.0.0/24", UPLINK),
+            Route::via(net("0.0.0.0/0"), proto::BOOT, ip("10.20.0.254"), UPLINK),
+            Route::dev(net("10.65.1.5/32"), proto::FELIX, 3).metric(1024),
+            Route::via(net("10.65.2.0/26"), proto::BIRD, ip("10.20.0.2"), UPLINK),
+        ],
+    );
+    let told: Vec<String> =
+        effects.local.iter().map(|r| format!("{} {:?}", r.key.prefix, r.key.source)).collect();
+    assert_eq!(told, ["0.0.0.0/0 Kernel", "10.20.0.0/24 Connected", "10.65.1.5/32 Kernel"]);
+    kernel
+}
+
+fn via(resolution: &Resolution) -> Option<(Option<IpAddr>, u32)> {
+    match resolution {
+        Resolution::Via { hops, .. } => Some((hops[0].gateway, hops[0].ifindex)),
+        Resolution::Unreachable => None,
+    }
+}
+
+#[test]
+fn a_next_hop_is_reached_by_the_longest_prefix_of_others() {
+    let mut kernel = kernel();
+    assert_eq!(via(&kernel.watch(ip("10.20.0.2"))), Some((None, UPLINK)));
+    assert_eq!(via(&kernel.watch(ip("192.0.2.1"))), Some((Some(ip("10.20.0.254")), UPLINK)));
+    assert_eq!(
+        via(&kernel.watch(ip("10.65.2.9"))),
+        Some((Some(ip("10.20.0.254")), UPLINK)),
+        "not by our own route"
+    );
+    assert_eq!(via(&kernel.watch(ip("10.20.0.1"))), None, "our own address is no next hop");
+    assert_eq!(via(&kernel.watch(ip("fd00::1"))), None);
+    let nearer = Route::via(net("192.0.2.0/24"), proto::STATIC, ip("10.20.0.9"), UPLINK);
+    let effects = kernel.observe(vec![event(nearer, false)]);
+    assert_eq!(effects.next_hops.len(), 1, "only those inside the route are asked again");
+    assert_eq!(via(&effects.next_hops[0].1), Some((Some(ip("10.20.0.9")), UPLINK)));
+    let hole = Route::blackhole(net("192.0.2.1/32"), proto::STATIC);
+    assert_eq!(via(&kernel.observe(vec![event(hole, false)]).next_hops[0].1), None);
+}
+
+#[test]
+fn a_link_that_goes_down_takes_its_routes_along() {
+    let mut kernel = kernel();
+    kernel.watch(ip("10.20.0.2"));
+    let effects = kernel.observe(vec![Event::Link(link(UPLINK, "eth0", false))]);
+    assert_eq!(effects.next_hops, [(ip("10.20.0.2"), Resolution::Unreachable)]);
+    assert_eq!(effects.local_gone.len(), 2, "default route and connected subnet");
+    assert!(effects.lost_routes && !effects.came_up);
+    let effects = kernel.observe(vec![
+        Event::Link(link(UPLINK, "eth0", true)),
+        event(connected("10.20.0.0/24", UPLINK), false),
+    ]);
+    assert!(effects.came_up);
+    assert_eq!(via(&effects.next_hops[0].1), Some((None, UPLINK)));
+    assert_eq!(effects.local.len(), 1, "the default route is gone for good");
+}
+
+#[test]
+fn a_link_that_blinks_between_two_looks_is_noticed() {
+    let mut kernel = kernel();
+    kernel.watch(ip("10.20.0.2"));
+    let effects = kernel.observe(vec![
+        Event::Link(link(UPLINK, "eth0", false)),
+        Event::Link(link(UPLINK, "eth0", true)),
+        event(connected("10.20.0.0/24", UPLINK), false),
+    ]);
+    assert!(effects.next_hops.is_empty(), "the answer is the same");
+    assert!(effects.lost_routes, "but the kernel dropped our routes");
+}
+
+#[test]
+fn a_carrier_that_is_lost_makes_next_hops_unreachable() {
+    let mut kernel = kernel();
+    kernel.watch(ip("10.20.0.2"));
+    let mut dead = link(UPLINK, "eth0", true);
+    dead.running = false;
+    assert_eq!(kernel.observe(vec![Event::Link(dead)]).next_hops.len(), 1);
+    let effects = kernel.observe(vec![Event::Link(link(UPLINK, "eth0", true))]);
+    assert!(effects.came_up && via(&effects.next_hops[0].1).is_some());
+}
+
+#[test]
+fn workload_routes_come_and_go_one_by_one() {
+    let mut kernel = kernel();
+    kernel.watch(ip("10.20.0.2"));
+    let route = Route::dev(net("10.65.1.6/32"), proto::FELIX, 3).metric(1024);
+    let effects = kernel.observe(vec![event(route.clone(), false)]);
+    assert_eq!(effects.local.len(), 1);
+    assert_eq!(&*effects.local[0].key.interface, "cali1");
+    assert!(effects.next_hops.is_empty() && effects.local_gone.is_empty());
+    assert_eq!(kernel.observe(vec![event(route.clone(), false)]).local.len(), 0, "told once");
+    assert_eq!(kernel.observe(vec![event(route, true)]).local_gone.len(), 1);
+    let effects = kernel.observe(vec![Event::LinkGone { index: 3, name: "cali1".into() }]);
+    assert_eq!(effects.local_gone.len(), 1, "the other workload of that link");
+    assert!(!effects.lost_routes, "no route of ours leads there");
+}
+
+#[test]
+fn routes_of_ours_that_go_are_reported() {
+    let mut kernel = kernel();
+    let ours = Route::via(net("10.65.2.0/26"), proto::BIRD, ip("10.20.0.2"), UPLINK).metric(1024);
+    assert_eq!(kernel.observe(vec![event(ours.clone(), true)]).own_gone, std::slice::from_ref(&ours));
+    let mut thief = ours.clone();
+    thief.proto = proto::STATIC;
+    let effects = kernel.observe(vec![Event::Route { route: thief, gone: false, replaced: true }]);
+    assert_eq!(effects.own_gone, [ours], "replaced by somebody else's");
+    assert!(kernel.has_foreign(net("10.65.2.0/26"), 1024));
+}
+
+#[test]
+fn an_address_that_goes_asks_for_a_new_look() {
+    let mut kernel = kernel();
+    let effects = kernel.observe(vec![Event::AddressGone(Address::new(UPLINK, net("10.20.0.1/24")))]);
+    assert!(effects.resync);
+    assert!(kernel.observe(vec![Event::Overrun]).resync);
+}
