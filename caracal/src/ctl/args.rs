@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use super::bgp::args::Bgp;
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -346,26 +348,6 @@ pub(crate) struct CheckSystem {
     /// Look into this file instead of the running kernel's configuration
     #[arg(short = 'f', long, value_name = "FILE")]
     pub(crate) kernel_config: Option<String>,
-}
-
-/// `bgp …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Bgp {
-    /// The speaker's configuration, derived from the datastore as the node derives it
-    Config(BgpConfig),
-}
-
-/// `bgp config`.
-#[derive(Debug, Args)]
-pub(crate) struct BgpConfig {
-    /// The node; without it NODENAME or the host's name
-    #[arg(long, value_name = "NODE")]
-    pub(crate) node: Option<String>,
-    /// The form
-    #[arg(short, long, default_value = "yaml", value_name = "FORMAT", value_parser = ["yaml", "json"])]
-    pub(crate) output: String,
-    #[command(flatten)]
-    pub(crate) connection: Connection,
 }
 
 /// `datastore …`.

@@ -8,10 +8,12 @@
 //! ```text
 //!   args ──> commands ──┬─> input    files to objects in the shape of their kind
 //!                       ├─> client   objects to keys and back, checks, addresses and blocks
-//!                       └─> output   objects to tables, YAML, JSON, templates
+//!                       ├─> output   objects to tables, YAML, JSON, templates
+//!                       └─> bgp      the speaker: from the datastore, and as it runs
 //! ```
 
 mod args;
+mod bgp;
 mod client;
 mod commands;
 mod error;

@@ -1,14 +1,13 @@
 //! The commands. Each tells its result and returns whether all went well, or the one reason why nothing was done.
 
-mod bgp;
-mod console;
+pub(super) mod console;
 mod datastore;
 mod get;
 mod ipam;
 mod names;
 mod node;
 mod patch;
-mod session;
+pub(super) mod session;
 mod summary;
 mod version;
 mod write;
@@ -16,6 +15,7 @@ mod write;
 use std::process::ExitCode;
 
 use super::args::{Command, Line};
+use super::bgp;
 
 /// Runs the command of a line.
 pub(super) async fn run(line: &Line) -> Result<bool, String> {

@@ -14,7 +14,7 @@ pub(super) const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 const CALICO: [&str; 2] = ["3.32", "3.33"];
 
 /// Connects and refuses a cluster of a version that does not fit, unless that is allowed.
-pub(super) async fn open(connection: &Connection, allow_mismatch: bool) -> Result<Client, String> {
+pub(in crate::ctl) async fn open(connection: &Connection, allow_mismatch: bool) -> Result<Client, String> {
     let client = connect(connection).await?;
     if !allow_mismatch {
         check_version(&client).await?;
@@ -23,7 +23,7 @@ pub(super) async fn open(connection: &Connection, allow_mismatch: bool) -> Resul
 }
 
 /// Connects, whatever the cluster's version.
-pub(super) async fn connect(connection: &Connection) -> Result<Client, String> {
+pub(in crate::ctl) async fn connect(connection: &Connection) -> Result<Client, String> {
     let failed = |error: caracal_datastore::Error| format!("Failed to create Calico API client: {error}");
     let config = config(&connection.config)?;
     Client::connect(&config).await.map_err(failed)

@@ -1,21 +1,15 @@
-//! `bgp`, which calicoctl does not have: what a node's speaker makes of the datastore.
+//! `bgp config`: the speaker's configuration, from the datastore alone.
 
 use bird_intent::{Env, Facts, derive};
 
-use super::console::{complain, line, out};
-use super::session;
-use crate::ctl::args::{Bgp, BgpConfig};
+use super::args::BgpConfig;
 use crate::ctl::client::Client;
+use crate::ctl::commands::console::{complain, line, out};
+use crate::ctl::commands::session;
 use crate::ctl::output::yaml::to_yaml;
 
-/// `bgp …`.
-pub(super) async fn run(command: &Bgp, allow_mismatch: bool) -> Result<bool, String> {
-    match command {
-        Bgp::Config(arguments) => config(arguments, allow_mismatch).await,
-    }
-}
-
-async fn config(arguments: &BgpConfig, allow_mismatch: bool) -> Result<bool, String> {
+/// `bgp config`.
+pub(super) async fn config(arguments: &BgpConfig, allow_mismatch: bool) -> Result<bool, String> {
     let client = session::open(&arguments.connection, allow_mismatch).await?;
     let node = match &arguments.node {
         Some(node) => node.clone(),
