@@ -24,13 +24,59 @@ pub enum DeferralEnd {
     TimedOut,
 }
 
-/// Whom a restart waits for, and why.
+/// Whom a restart waits for, why, and how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Waiting {
     /// The peer.
     pub peer: String,
     /// What it has not done yet.
     pub reason: WaitReason,
+    /// Milliseconds that it has been waited for.
+    pub for_ms: u64,
+    /// Milliseconds after which it is not waited for any more, if nothing happens until then.
+    pub left_ms: u64,
+}
+
+/// Our own restart, and the restarts of peers over which we keep their routes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RestartView {
+    /// We restarted: selection is deferred, nothing is swept yet.
+    pub active: bool,
+    /// Milliseconds since the start, while `active`; else how long the restart took.
+    pub for_ms: u64,
+    /// Milliseconds until the deferral ends whatever peers do, while `active`.
+    pub left_ms: Option<u64>,
+    /// Why the deferral ended; `None` while it lasts, and if this was no restart.
+    pub ended: Option<DeferralEnd>,
+    /// The kernel had kept our routes.
+    pub forwarding_kept: bool,
+    /// Peers that are waited for, by name.
+    pub waiting: Vec<Waiting>,
+    /// Peers whose routes we keep over their restart, by name.
+    pub helping: Vec<Helping>,
+}
+
+/// A peer whose routes are kept over its restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Helping {
+    /// The peer.
+    pub peer: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// How far it is.
+    pub phase: HelpPhase,
+    /// Milliseconds until what is stale goes, or becomes long-lived stale.
+    pub left_ms: u64,
+}
+
+/// How far the restart of a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HelpPhase {
+    /// It is gone; it said that it would be back.
+    Away,
+    /// It is back and has not told everything again.
+    Telling,
 }
 
 /// What a restart waits for.
@@ -49,14 +95,21 @@ pub(crate) struct Restart {
     start: Start,
     active: bool,
     since: Time,
+    ended: Option<(Time, DeferralEnd)>,
+    /// When the next look is due.
+    look_at: Option<Time>,
 }
 
 /// Pause between two looks at who is done; events look at once.
 const LOOK: Time = Time::from_millis(250);
 
+fn ms(time: Time) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Restart {
     pub(crate) fn new(start: Start) -> Self {
-        Restart { start, active: start.restarted, since: Time::ZERO }
+        Restart { start, active: start.restarted, since: Time::ZERO, ended: None, look_at: None }
     }
 
     /// The R bit of our OPENs.
@@ -75,17 +128,77 @@ impl Speaker {
         self.restart.since = now;
         if self.restart.active {
             self.core.restarting = true;
+            self.look_again(now);
+        }
+    }
+
+    /// One look is due at a time, however many events look at once.
+    fn look_again(&mut self, now: Time) {
+        if self.restart.look_at.is_none_or(|at| at <= now) {
+            self.restart.look_at = Some(now + LOOK);
             self.timers.push(now + LOOK, Owner::Restart);
         }
     }
 
     /// Whom the restart waits for; empty when there is none.
-    pub fn restart_waits_for(&self) -> Vec<Waiting> {
+    pub fn restart_waits_for(&self, now: Time) -> Vec<Waiting> {
         if !self.restart.active {
             return Vec::new();
         }
-        let waits = |p: &Peer| Some(Waiting { peer: p.name.to_string(), reason: self.awaited(self.now, p)? });
-        self.peers.iter().flatten().filter_map(|p| waits(p)).collect()
+        let limits = &self.config.restart;
+        let end = self.restart.since + limits.deferral;
+        let waits = |p: &Peer| {
+            let reason = self.awaited(now, p)?;
+            let (since, until) = match reason {
+                WaitReason::Session => (self.restart.since, self.restart.since + limits.connect_bound),
+                WaitReason::EndOfRib => (p.since, end),
+                WaitReason::Quiet => (p.since, p.last_update + limits.quiet),
+            };
+            Some(Waiting {
+                peer: p.name.to_string(),
+                reason,
+                for_ms: ms(now.saturating_sub(since)),
+                left_ms: ms(until.min(end).saturating_sub(now)),
+            })
+        };
+        let mut waiting: Vec<Waiting> = self.peers.iter().flatten().filter_map(|p| waits(p)).collect();
+        waiting.sort_by(|a, b| a.peer.cmp(&b.peer));
+        waiting
+    }
+
+    /// Our own restart and those that we help with, for people.
+    pub fn restart_view(&self, now: Time) -> RestartView {
+        let Restart { start, active, since, ended, .. } = self.restart;
+        let took = ended.map_or(now, |(at, _)| at).saturating_sub(since);
+        RestartView {
+            active,
+            for_ms: if active || ended.is_some() { ms(took) } else { 0 },
+            left_ms: active.then(|| ms((since + self.config.restart.deferral).saturating_sub(now))),
+            ended: ended.map(|(_, why)| why),
+            forwarding_kept: start.forwarding_kept,
+            waiting: self.restart_waits_for(now),
+            helping: self.helping(now),
+        }
+    }
+
+    fn helping(&self, now: Time) -> Vec<Helping> {
+        let mut helping = Vec::new();
+        for peer in self.peers.iter().flatten().filter(|p| p.helper.is_active()) {
+            for family in Family::ALL.into_iter().filter(|f| peer.helper.stale[f.index()]) {
+                let (phase, until) = match peer.helper.done_by {
+                    Some(done_by) => (HelpPhase::Telling, Some(done_by)),
+                    None => (HelpPhase::Away, peer.helper.back_by),
+                };
+                helping.push(Helping {
+                    peer: peer.name.to_string(),
+                    family: family.to_string(),
+                    phase,
+                    left_ms: ms(until.unwrap_or(now).saturating_sub(now)),
+                });
+            }
+        }
+        helping.sort_by(|a, b| (&a.peer, &a.family).cmp(&(&b.peer, &b.family)));
+        helping
     }
 
     /// Since when the restart lasts, while it does.
@@ -121,7 +234,7 @@ impl Speaker {
         }
         let late = now >= self.restart.since + self.config.restart.deferral;
         if !late && (self.core.hold_eor || !self.restart_waits_for_at(now).is_empty()) {
-            self.timers.push(now + LOOK, Owner::Restart);
+            self.look_again(now);
             return;
         }
         self.restart.active = false;
@@ -132,6 +245,7 @@ impl Speaker {
         self.v4.wake_all();
         self.v6.wake_all();
         let waited = if late { DeferralEnd::TimedOut } else { DeferralEnd::AllDone };
+        self.restart.ended = Some((now, waited));
         self.event(Event::RestartComplete { waited });
     }
 

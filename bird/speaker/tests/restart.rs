@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bird_speaker::config::{GracefulRestart, RestartConfig};
 use bird_speaker::io::Command;
-use bird_speaker::restart::DeferralEnd;
+use bird_speaker::restart::{DeferralEnd, HelpPhase, WaitReason};
 use bird_speaker::{Config, Event, FibRoute, Input, PeerConfig, Start};
 use harness::{World, blackhole, config, millis, net, peer, secs};
 use ipnet::IpNet;
@@ -102,14 +102,25 @@ fn a_dead_peer_is_not_waited_for_long() {
     world.run(millis(500));
     world.start(1, configs[1].clone(), RESTART);
     world.run(secs(1));
-    let waits = world.nodes[1].speaker.as_ref().unwrap().restart_waits_for();
+    let waits = world.nodes[1].speaker.as_ref().unwrap().restart_waits_for(world.now);
     assert_eq!(waits.iter().map(|w| w.peer.as_str()).collect::<Vec<_>>(), ["n3"]);
+    let view = world.nodes[1].speaker.as_ref().unwrap().restart_view(world.now);
+    assert!(view.active && view.forwarding_kept && view.ended.is_none() && view.waiting == waits);
+    assert_eq!((view.for_ms, view.left_ms), (1000, Some(119_000)));
+    assert_eq!((waits[0].reason, waits[0].for_ms, waits[0].left_ms), (WaitReason::Session, 1000, 4000));
+    let helped = world.nodes[0].speaker.as_ref().unwrap().restart_view(world.now);
+    assert!(!helped.active && helped.for_ms == 0);
+    let helping: Vec<_> = helped.helping.iter().map(|h| (h.peer.as_str(), h.phase)).collect();
+    assert_eq!(helping, [("n1", HelpPhase::Telling)], "n3 is not known to be dead");
     assert!(world.nodes[1].fib.contains_key(&net("10.65.3.0/26")), "kept while we wait");
     let own = world.heard(0, 1);
     assert!(own.iter().any(|r| r.prefix == net("10.65.1.0/26") && !r.stale), "own routes at once");
     world.until(secs(6), "restart complete", |w| restart_event(w, 1).is_some());
     world.run(millis(100));
     assert!(!world.nodes[1].fib.contains_key(&net("10.65.3.0/26")), "swept");
+    let view = world.nodes[1].speaker.as_ref().unwrap().restart_view(world.now);
+    assert_eq!((view.active, view.ended, view.left_ms), (false, Some(DeferralEnd::AllDone), None));
+    assert!((5000..5300).contains(&view.for_ms), "{}", view.for_ms);
 }
 
 #[test]
@@ -140,6 +151,9 @@ fn a_helper_gives_up_when_the_peer_stays_away() {
     world.kill(1);
     world.run(secs(9));
     assert!(world.heard(0, 1)[0].stale);
+    let helping = world.nodes[0].speaker.as_ref().unwrap().restart_view(world.now).helping;
+    assert_eq!((helping[0].peer.as_str(), helping[0].phase, helping.len()), ("n1", HelpPhase::Away, 1));
+    assert!((900..=1010).contains(&helping[0].left_ms), "{helping:?}");
     assert!(world.nodes[0].fib.contains_key(&net("10.65.1.0/26")));
     world.run(secs(2));
     assert!(world.heard(0, 1).is_empty());
