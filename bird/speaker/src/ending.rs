@@ -11,8 +11,8 @@ use crate::rib::table::PeerIndex;
 use crate::speaker::Speaker;
 use crate::timers::Owner;
 
-/// First pause after a failed call.
-pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// A peer that lost its session is expected back for this long.
+const EXPECTED_BACK: Duration = Duration::from_mins(2);
 /// Least send hold time (RFC 9687 §4.3).
 const SEND_HOLD: Duration = Duration::from_mins(8);
 
@@ -75,6 +75,7 @@ impl Speaker {
         let was_established = peer.established == Some(at);
         if was_established {
             peer.counters.flaps += 1;
+            peer.expected_until = now + EXPECTED_BACK;
             peer.last_error = Some(reason.clone());
             let name = peer.name.clone();
             self.event(Event::Down { peer: name, reason: reason.clone() });
@@ -138,12 +139,11 @@ impl Speaker {
         // The other connection of a collision is the session; a session that broke is tried again at once.
         let collision = Some((6, Cease::CollisionResolution as u8));
         if code == collision || (code.is_none() && was_established) {
-            self.retry_in(now, index, FIRST_RETRY);
+            self.retry_in(now, index, crate::peer::FIRST_RETRY);
             return;
         }
         if code.is_none() {
-            let pause = FIRST_RETRY.saturating_mul(1 << peer.failures.min(16)).min(peer.config.connect_retry);
-            peer.failures = peer.failures.saturating_add(1);
+            let pause = peer.next_pause(now);
             self.retry_in(now, index, pause);
             return;
         }

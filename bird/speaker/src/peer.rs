@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) retry_at: Option<Time>,
     /// Calls that failed in a row.
     pub(crate) failures: u32,
+    /// It had a session and is expected back soon: until then it is called again after [`EAGER_RETRY`] at most.
+    pub(crate) expected_until: Time,
     /// Idle until then, after an error.
     pub(crate) idle_until: Option<Time>,
     /// How long the next pause after an error is.
@@ -89,6 +91,12 @@ impl Helper {
     }
 }
 
+/// Pause after the first call that failed; each further one doubles it.
+pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// Longest pause between calls to a peer that lost its session a short while ago. A refused call costs a few packets; what
+/// is lost meanwhile is the peer's routes.
+const EAGER_RETRY: Duration = Duration::from_millis(200);
+
 /// How long a peer of this kind is given to call before we do.
 fn patience(config: &PeerConfig) -> Duration {
     config.patience.filter(|_| config.passive).unwrap_or_default()
@@ -106,6 +114,7 @@ impl Peer {
             conns: SmallVec::new(),
             established: None,
             failures: 0,
+            expected_until: Time::ZERO,
             idle_until: None,
             held_down: false,
             epoch: [0, 0],
@@ -172,5 +181,13 @@ impl Peer {
     /// Its earliest deadline.
     pub(crate) fn deadline(&self) -> Option<Time> {
         [self.retry_at, self.idle_until, self.helper.back_by, self.helper.done_by].into_iter().flatten().min()
+    }
+
+    /// Pause until the next call; longer with each that fails.
+    pub(crate) fn next_pause(&mut self, now: Time) -> Duration {
+        let longest = if now < self.expected_until { EAGER_RETRY } else { self.config.connect_retry };
+        let pause = FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        pause
     }
 }

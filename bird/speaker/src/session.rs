@@ -7,7 +7,7 @@ use std::time::Duration;
 use bird_packet::{Cease, Family, Notification, OpenMessage, PeerKind, encode_keepalive};
 
 use crate::config::PeerConfig;
-use crate::ending::{Ending, FIRST_RETRY, ending_of};
+use crate::ending::{Ending, ending_of};
 use crate::export::verdict::{GroupKey, SourcePeer};
 use crate::fsm::negotiate::{self, Restarting, Terms};
 use crate::fsm::{Happening, Phase, Step, ours_survives, step};
@@ -79,8 +79,7 @@ impl Speaker {
     pub(crate) fn call_failed(&mut self, now: Time, index: PeerIndex, reason: DownReason) {
         self.report_failure(index, reason);
         let Some(peer) = self.peer_mut(index) else { return };
-        let pause = FIRST_RETRY.saturating_mul(1 << peer.failures.min(16)).min(peer.config.connect_retry);
-        peer.failures = peer.failures.saturating_add(1);
+        let pause = peer.next_pause(now);
         peer.since = now;
         self.retry_in(now, index, pause);
     }

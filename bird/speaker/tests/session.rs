@@ -88,6 +88,21 @@ fn a_mesh_that_starts_node_by_node_is_up_within_a_second_of_the_last() {
 }
 
 #[test]
+fn a_peer_that_comes_back_without_calling_has_its_session_within_a_quarter_second() {
+    let one = node(1, 65001, vec![PeerConfig { passive: true, ..peer(0, 65000) }]);
+    let mut world = World::of(vec![node(0, 65000, vec![peer(1, 65001)]), one.clone()]);
+    world.until(secs(1), "session", |w| w.up(0, 1));
+    for away in [millis(300), secs(2), secs(20)] {
+        world.kill(1);
+        world.run(away);
+        assert!(!world.up(0, 1));
+        let kept = bird_speaker::Start { restarted: true, forwarding_kept: true, local_routes: false };
+        world.start(1, one.clone(), kept);
+        world.until(millis(250), "session again", |w| w.up(0, 1));
+    }
+}
+
+#[test]
 fn a_dead_peer_is_noticed_by_the_hold_timer_and_found_again() {
     let quick = |p: PeerConfig| PeerConfig { hold_time: 3, ..p };
     let one = node(1, 65001, vec![quick(peer(0, 65000))]);
