@@ -72,6 +72,8 @@ fn start(role: Role) -> anyhow::Result<()> {
     let run_dir = RunDir::from_env()?;
     let _lock = run_dir.lock(role.name())?;
     let (health, metrics) = (Health::new(), Metrics::new());
+    // Before anybody can ask: what has not begun is not ready.
+    let registration = (role != Role::Bird).then(|| health.reporter("registration"));
     serve(role, &health, &metrics)?;
     let shutdown = Shutdown::on_signals()?;
     tracing::info!(role = role.name(), node = %settings.name, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -98,10 +100,7 @@ fn start(role: Role) -> anyhow::Result<()> {
             bird::run_node(config, store, shutdown)
         })?);
     }
-    let reporter = health.reporter("registration");
-    if role == Role::Bird {
-        reporter.ready();
-    } else {
+    if let Some(reporter) = registration {
         parts.push(part("registration", &datastore, &shutdown, move |store, shutdown| async move {
             let name = settings.name.clone();
             register_node(store.clone(), settings, reporter, shutdown.clone()).await?;

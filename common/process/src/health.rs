@@ -58,7 +58,11 @@ impl Health {
 
     /// What `/readiness` says.
     pub fn readiness(&self) -> Report {
-        self.report(|s| &s.ready)
+        let report = self.report(|s| &s.ready);
+        if report.text.is_empty() {
+            return Report { good: false, text: "nothing has begun yet\n".into() };
+        }
+        report
     }
 
     fn report(&self, pick: impl Fn(&State) -> &Verdict) -> Report {
@@ -115,6 +119,7 @@ mod tests {
     #[test]
     fn ready_only_when_every_reporter_is() {
         let health = Health::new();
+        assert!(!health.readiness().good, "nothing has begun");
         let (felix, bird) = (health.reporter("felix"), health.reporter("bird"));
         assert!(!health.readiness().good);
         felix.ready();

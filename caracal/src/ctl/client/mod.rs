@@ -133,7 +133,8 @@ fn directory(kind: &KindInfo, namespace: &str) -> String {
 }
 
 fn stored(kind: &KindInfo, kv: &KeyValue) -> Result<Stored, String> {
-    let wrong = |reason: &str| format!("{} is not a {}: {reason}; repair or delete it", kv.key, kind.name);
+    let wrong =
+        |reason: &str| format!("{} holds no valid {}: {reason}; repair or delete it", kv.key, kind.name);
     let raw: Value = serde_json::from_slice(&kv.value).map_err(|e| wrong(&format!("not JSON ({e})")))?;
     if !raw.is_object() {
         return Err(wrong("not a JSON object"));
