@@ -22,6 +22,7 @@ mod fib;
 mod kernel;
 mod listen;
 mod plan;
+pub mod rehearsal;
 mod report;
 #[allow(unsafe_code, reason = "socket options without a safe wrapper; see the head of the file")]
 mod sock;

@@ -199,6 +199,8 @@ pub(crate) struct WorkloadFact {
     pub(crate) node: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Host end of its link.
+    pub(crate) interface: Option<String>,
 }
 
 impl Facts {

@@ -19,7 +19,9 @@ mod derive;
 mod facts;
 mod parse;
 mod peers;
+mod place;
 
 pub use config::*;
 pub use derive::{DeriveError, Env, derive};
 pub use facts::{Facts, Intake};
+pub use place::Place;

@@ -250,6 +250,7 @@ pub(crate) fn workload(wep: &WorkloadEndpoint) -> Result<WorkloadFact> {
         node: wep.spec.node.clone().unwrap_or_default(),
         labels: wep.metadata.labels.clone(),
         addresses,
+        interface: wep.spec.interface_name.clone(),
     })
 }
 
