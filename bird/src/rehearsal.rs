@@ -25,7 +25,7 @@ use crate::translate;
 /// Any interface with a subnet; the name only matters to filters, which a caller can satisfy by naming its own.
 const UPLINK: &str = "eth0";
 /// Sessions are up within a second of pretended time, or not at all.
-const PATIENCE: Time = Time::from_secs(120);
+const PATIENCE: Time = Time::from_mins(2);
 
 /// The route to ask about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,8 +163,13 @@ impl Stage {
 
     /// Brings the sessions up.
     fn raise(&mut self) -> Result<(), String> {
-        let callers: Vec<PeerConfig> =
-            self.config.peers.iter().filter(|p| p.passive && self.wanted.contains(&p.name)).cloned().collect();
+        let callers: Vec<PeerConfig> = self
+            .config
+            .peers
+            .iter()
+            .filter(|p| p.passive && self.wanted.contains(&p.name))
+            .cloned()
+            .collect();
         for peer in callers {
             let local = SocketAddr::new(self.local_address(&peer), 179);
             let conn = self

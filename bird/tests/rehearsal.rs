@@ -58,7 +58,7 @@ fn routes(case: &Case) -> Vec<Route> {
     for prefix in case.config.blackholes.iter().chain(&case.config.services) {
         found.entry(*prefix).or_default().push(RouteSource::Own);
     }
-    for route in case.config.host_routes.iter() {
+    for route in &case.config.host_routes {
         found.entry(route.destination).or_default().push(RouteSource::Own);
     }
     for interface in inputs["interfaces"].as_array().into_iter().flatten() {
@@ -121,11 +121,14 @@ fn every_recorded_export_is_foretold() {
             for peer in &case.config.peers {
                 let sends = &case.value["sends"][&peer.name][route.prefix.to_string()];
                 let speaker = speaker_config(&case.config).unwrap();
-                let answer =
-                    rehearse(speaker, &case.own, &route, std::slice::from_ref(&peer.name)).unwrap();
+                let answer = rehearse(speaker, &case.own, &route, std::slice::from_ref(&peer.name)).unwrap();
                 let telling = &answer.peers[0];
                 let want = !sends.is_null();
-                if want { told += 1 } else { untold += 1 }
+                if want {
+                    told += 1
+                } else {
+                    untold += 1
+                }
                 reasons.insert(format!("{:?}", telling.reason));
                 let mut differs = |what: &str, got: Value, want: &Value| {
                     if got != *want {

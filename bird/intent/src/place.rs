@@ -41,15 +41,13 @@ impl Facts {
         let prefix = prefix.trunc();
         let mut places = Vec::new();
         if prefix.prefix_len() == prefix.max_prefix_len() {
-            places.extend(
-                self.workloads.iter().filter(|(_, w)| w.addresses.contains(&prefix.addr())).map(
-                    |(endpoint, w)| Place::Workload {
-                        node: w.node.clone(),
-                        endpoint: endpoint.clone(),
-                        interface: w.interface.clone(),
-                    },
-                ),
-            );
+            places.extend(self.workloads.iter().filter(|(_, w)| w.addresses.contains(&prefix.addr())).map(
+                |(endpoint, w)| Place::Workload {
+                    node: w.node.clone(),
+                    endpoint: endpoint.clone(),
+                    interface: w.interface.clone(),
+                },
+            ));
         }
         places.extend(self.blocks.get(&prefix).map(|node| Place::Block { node: node.clone() }));
         places

@@ -59,6 +59,7 @@ pub(crate) struct SourcePeer {
 /// Why a route is told to a peer, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ExportReason {
     /// Accepted by an export filter of the peer.
     FilterAccepts,

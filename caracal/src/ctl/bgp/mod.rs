@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 mod config;
+mod offline;
 
 use args::Bgp;
 
@@ -9,5 +10,9 @@ use args::Bgp;
 pub(crate) async fn run(command: &Bgp, allow_mismatch: bool) -> Result<bool, String> {
     match command {
         Bgp::Config(arguments) => config::config(arguments, allow_mismatch).await,
+        Bgp::Explain(arguments) => match &arguments.node {
+            Some(node) => offline::explain(arguments, node, allow_mismatch).await,
+            None => Err("name the node with --node".to_owned()),
+        },
     }
 }
