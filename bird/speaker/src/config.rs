@@ -138,6 +138,8 @@ pub struct PeerConfig {
     pub allow_own_as: u8,
     /// Reject eBGP paths that do not begin with the peer's AS.
     pub enforce_first_as: bool,
+    /// Treat routes whose path has an AS_SET as withdrawn (RFC 9774).
+    pub reject_as_sets: bool,
     /// Offer IPv6 next hops for IPv4 routes (RFC 8950).
     pub extended_next_hop: bool,
     /// Offer messages up to 65,535 octets (RFC 8654).
@@ -187,6 +189,7 @@ impl Default for PeerConfig {
             graceful_restart: GracefulRestart::default(),
             allow_own_as: 0,
             enforce_first_as: false,
+            reject_as_sets: false,
             extended_next_hop: false,
             extended_message: true,
             remove_private_as: false,

@@ -33,7 +33,7 @@ pub struct ConfigDiff {
 
 /// The field that makes a session impossible to keep, if any.
 fn reset_field(old: &PeerConfig, new: &PeerConfig, was: &Local, is: &Local) -> Option<&'static str> {
-    let fields: [(bool, &'static str); 16] = [
+    let fields: [(bool, &'static str); 17] = [
         (was.router_id != is.router_id, "local.router_id"),
         (old.effective_local_as(was) != new.effective_local_as(is), "local_as"),
         (old.address != new.address, "address"),
@@ -49,6 +49,7 @@ fn reset_field(old: &PeerConfig, new: &PeerConfig, was: &Local, is: &Local) -> O
         (old.add_path != new.add_path, "add_path"),
         (old.extended_next_hop != new.extended_next_hop, "extended_next_hop"),
         (old.enforce_first_as != new.enforce_first_as, "enforce_first_as"),
+        (old.reject_as_sets != new.reject_as_sets, "reject_as_sets"),
         (old.graceful_restart.enabled != new.graceful_restart.enabled, "graceful_restart.enabled"),
     ];
     fields.into_iter().find(|(differs, _)| *differs).map(|(_, field)| field)

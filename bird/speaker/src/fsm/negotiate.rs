@@ -121,6 +121,7 @@ pub(crate) fn terms(config: &PeerConfig, local: &Local, open: &OpenMessage) -> T
     ctx.as4 = open.has_four_octet_as();
     ctx.peer_as = open.asn;
     ctx.enforce_first_as = config.enforce_first_as;
+    ctx.reject_as_sets = config.reject_as_sets;
     ctx.max_len = if extended { MAX_LEN_EXTENDED } else { MAX_LEN };
     for family in Family::ALL {
         let enabled = wants(config, family) && open.has_family(family);
