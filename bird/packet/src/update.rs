@@ -84,10 +84,12 @@ impl<'a> UpdateView<'a> {
             (&[][..], &[][..], foreign.or(Some(Family::Ipv4Unicast.into())))
         };
         if let Some(mp) = &reach {
-            nlri::check(mp.family, mp.nlri, add_path(mp.family)).map_err(|_| update_error(9, &[]))?;
+            nlri::check(mp.family, mp.nlri, add_path(mp.family))
+                .map_err(|_| attr::bad_prefixes(area, attr::code::MP_REACH_NLRI))?;
         }
         if let Some(mp) = &unreach {
-            nlri::check(mp.family, mp.nlri, add_path(mp.family)).map_err(|_| update_error(9, &[]))?;
+            nlri::check(mp.family, mp.nlri, add_path(mp.family))
+                .map_err(|_| attr::bad_prefixes(area, attr::code::MP_UNREACH_NLRI))?;
         }
         let end_of_rib = match unreach {
             // RFC 4724 §2: an UPDATE with nothing in it, or with nothing but an empty MP_UNREACH_NLRI.

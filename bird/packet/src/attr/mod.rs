@@ -22,7 +22,7 @@ pub use scan::{AttrView, NextHop};
 pub use set::{Attr, AttrIter, AttrSet, LargeCommunity, Origin};
 
 pub(crate) use canonical::{put_attr, put_wire};
-pub(crate) use scan::{MpReach, MpUnreach, Scan, scan};
+pub(crate) use scan::{MpReach, MpUnreach, Scan, bad_prefixes, scan};
 
 /// Attribute type codes.
 #[expect(missing_docs, reason = "the names are those of the registry")]

@@ -435,6 +435,25 @@ fn read_attr<'a>(c: &mut Cursor<'a>) -> Result<(u8, u8, &'a [u8]), u8> {
     Ok((flags, code, value))
 }
 
+/// The NOTIFICATION for prefixes inside the attribute of this type that are not prefixes; it carries the attribute
+/// (RFC 4271 §6.3).
+#[cold]
+pub(crate) fn bad_prefixes(area: &[u8], wanted: u8) -> Notification {
+    let mut c = Cursor::new(area);
+    while !c.is_empty() {
+        let start = c;
+        match read_attr(&mut c) {
+            Ok((_, code, _)) if code == wanted => {
+                let raw = start.rest().get(..start.len().saturating_sub(c.len())).unwrap_or_default();
+                return update_error(9, raw);
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    update_error(9, &[])
+}
+
 /// A multiprotocol attribute of a family in use, or of another one, which is left alone.
 enum Mp<T> {
     Used(T),
