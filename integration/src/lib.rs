@@ -10,6 +10,7 @@ pub mod bench;
 pub mod faults;
 pub mod lab;
 pub mod picture;
+pub mod raw;
 pub mod router;
 pub mod sandbox;
 pub mod seed;
