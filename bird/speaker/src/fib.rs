@@ -76,7 +76,7 @@ impl FibRoutes {
 }
 
 /// Why a best path is not in the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NotProgrammed {
     /// Writing is off.

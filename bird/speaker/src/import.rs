@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bird_packet::{
     AttrSet, Cease, Family, NextHop, NlriIter, Notification, ReadPrefix, Routes, UpdateView, Verdict,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::config::LimitAction;
@@ -20,7 +20,7 @@ use crate::rib::table::{DestId, Path, PeerIndex, path_flag};
 use crate::speaker::Speaker;
 
 /// Why a received path is not used, or that it may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImportReason {
     /// Taken.

@@ -61,6 +61,7 @@ mod shell;
 mod speaker;
 mod timers;
 pub mod view;
+mod words;
 
 pub use config::{Config, PeerConfig};
 pub use export::verdict::ExportReason;

@@ -12,6 +12,7 @@ use crate::fsm::State;
 use crate::io::{DownReason, Time};
 use crate::policy::eval::{Chain, Direction};
 use crate::rib::table::PeerIndex;
+use crate::view::Said;
 
 /// One neighbour.
 pub(crate) struct Peer {
@@ -40,6 +41,8 @@ pub(crate) struct Peer {
     /// When the state changed last.
     pub(crate) since: Time,
     pub(crate) last_error: Option<DownReason>,
+    /// What its last OPEN said.
+    pub(crate) said: Option<Said>,
     pub(crate) import: [Arc<Chain>; 2],
     pub(crate) export: [Arc<Chain>; 2],
     /// Update group and number in it, by family.
@@ -58,7 +61,8 @@ pub(crate) struct Peer {
 }
 
 /// What a peer's session did, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Counters {
     /// UPDATE messages received.
     pub updates_received: u64,
@@ -120,6 +124,7 @@ impl Peer {
             epoch: [0, 0],
             since: now,
             last_error: None,
+            said: None,
             import: Default::default(),
             export: Default::default(),
             groups: [None, None],

@@ -6,7 +6,7 @@
 
 use bird_packet::{Family, Prefix4, Prefix6};
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::io::{Event, FibRoute, Time};
 use crate::peer::Peer;
@@ -25,7 +25,7 @@ pub enum DeferralEnd {
 }
 
 /// Whom a restart waits for, why, and how long.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// The peer.
     pub peer: String,
@@ -80,7 +80,7 @@ pub enum HelpPhase {
 }
 
 /// What a restart waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WaitReason {
     /// It has no session yet.

@@ -17,6 +17,7 @@ use crate::rib::decide::PeerRank;
 use crate::rib::net::address_bits;
 use crate::rib::table::PeerIndex;
 use crate::speaker::Speaker;
+use crate::view::Said;
 
 /// Hold time before the peer's OPEN is there (RFC 4271 §8.2.2: "a large value").
 const OPEN_HOLD: Duration = Duration::from_mins(4);
@@ -232,6 +233,11 @@ impl Speaker {
         let Some(peer) = self.peer(index) else { return Ok(()) };
         let config = peer.config.clone();
         let local = self.config.local;
+        let said = Said { asn: open.asn, router_id: open.router_id, hold_time: open.hold_time };
+        if let Some(peer) = self.peer_mut(index) {
+            peer.said = Some(said);
+        }
+        let Some(peer) = self.peer(index) else { return Ok(()) };
         negotiate::judge(&config, &local, &open)?;
         let established = peer.established.filter(|e| *e != at);
         let others: Vec<usize> = peer.conns.iter().copied().filter(|c| *c != at).collect();

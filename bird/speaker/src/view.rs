@@ -4,25 +4,37 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bird_packet::{AttrSet, Capability, Family, Prefix4, Prefix6};
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use self::census::{Census, FamilyTotals, RouteCounts};
+pub use self::neighbor::{
+    CapabilityView, ConnectionView, NeighborView, Offered, RestartView, Said, SettingsView, TimersView,
+};
+pub use self::walk::{PathQuery, Walk, Withheld};
 use crate::config::PeerConfig;
+use crate::export::group::{Group, ToldCounts};
 use crate::export::verdict::{ExportReason, View};
 use crate::fib::NotProgrammed;
 use crate::fsm::State;
 use crate::import::ImportReason;
-use crate::io::{FibRoute, FibTarget};
+use crate::io::{FibRoute, FibTarget, ResolvedHop};
 use crate::peer::{Counters, Peer};
+use crate::policy::eval::Facts;
 use crate::rib::attrs::{AttrId, DecisionKey};
 use crate::rib::decide::Step;
 use crate::rib::net::Net;
-use crate::rib::nexthop::NhId;
+use crate::rib::nexthop::{self, NhId};
 use crate::rib::routes::Rib;
 use crate::rib::table::{DestId, Path, PeerIndex, dest_flag, source};
 use crate::speaker::Speaker;
 
+mod census;
+mod neighbor;
+mod walk;
+
 /// A peer and its session.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PeerView {
     /// Its name.
     pub name: String,
@@ -60,14 +72,29 @@ pub struct PeerView {
     pub capabilities: Vec<u8>,
     /// The families of the session.
     pub families: Vec<FamilyView>,
+    /// Why it is not tried, when it is not.
+    pub parked: Option<Parked>,
     /// We keep routes of it over its restart.
     pub restarting: bool,
     /// Totals.
     pub counters: Counters,
 }
 
+/// Why a peer is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Parked {
+    /// The configuration disables it.
+    Disabled,
+    /// It exceeded its prefix limit.
+    PrefixLimit,
+    /// A pause after an error.
+    Error,
+}
+
 /// One family of a session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FamilyView {
     /// `ipv4` or `ipv6`.
     pub family: String,
@@ -84,7 +111,8 @@ pub struct FamilyView {
 }
 
 /// A path of a prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PathView {
     /// The prefix.
     pub prefix: IpNet,
@@ -111,10 +139,17 @@ pub struct PathView {
     pub reachable: bool,
     /// At which step it lost against the best.
     pub lost: Option<Step>,
+    /// The import filter rule that decided about it, if one did: filter name and number of the rule, from 1.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// Of the best: why the kernel does not have it; none when it does.
+    #[serde(default)]
+    pub not_programmed: Option<NotProgrammed>,
 }
 
 /// Path attributes in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AttrsView {
     /// ORIGIN.
     pub origin: String,
@@ -135,7 +170,8 @@ pub struct AttrsView {
 }
 
 /// A route that a peer is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AdvertisedView {
     /// The prefix.
     pub prefix: IpNet,
@@ -149,7 +185,8 @@ pub struct AdvertisedView {
 }
 
 /// Whether a peer is told a prefix, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ExportView {
     /// The peer.
     pub peer: String,
@@ -159,13 +196,47 @@ pub struct ExportView {
     pub reason: ExportReason,
     /// The filter rule that decided, if one did: filter name and number of the rule, from 1.
     pub rule: Option<String>,
+    /// What it was told last, or is about to be; one for each path with ADD-PATH.
+    #[serde(default)]
+    pub told: Vec<AdvertisedView>,
+}
+
+/// A next hop and the way to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextHopView {
+    /// The address in the routes.
+    pub address: IpAddr,
+    /// Whether it is resolved.
+    pub state: Resolved,
+    /// The ways, in words: `via 10.0.0.1 dev eth0`, `on link eth0`.
+    pub ways: Vec<String>,
+    /// Metric of the route that leads there.
+    pub metric: u32,
+}
+
+/// Whether a next hop is resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resolved {
+    /// The kernel has not answered yet.
+    Pending,
+    /// There is no route to it.
+    Unreachable,
+    /// There is.
+    Reachable,
 }
 
 /// From the UPDATE to the kernel route.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Explanation {
+    /// The prefix that is explained.
+    pub prefix: IpNet,
     /// All paths, the best first.
     pub paths: Vec<PathView>,
+    /// The next hops of these paths.
+    pub next_hops: Vec<NextHopView>,
     /// The kernel route that there is, in words.
     pub kernel: Option<String>,
     /// Why there is none of the best path.
@@ -175,7 +246,8 @@ pub struct Explanation {
 }
 
 /// Figures of the tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Paths of both families.
     pub paths: usize,
@@ -203,8 +275,9 @@ pub struct RouteFilter<'a> {
 impl Speaker {
     /// All peers, by name.
     pub fn peer_views(&self) -> Vec<PeerView> {
+        let told = [self.v4.advertised_counts(), self.v6.advertised_counts()];
         let mut views: Vec<PeerView> =
-            self.peers.iter().flatten().filter(|p| !p.removed).map(|p| self.peer_view(p)).collect();
+            self.peers.iter().flatten().filter(|p| !p.removed).map(|p| self.peer_view(p, &told)).collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
@@ -215,7 +288,7 @@ impl Speaker {
         Some(peer.state(&self.conns))
     }
 
-    fn peer_view(&self, peer: &Peer) -> PeerView {
+    fn peer_view(&self, peer: &Peer, told: &[Vec<ToldCounts>; 2]) -> PeerView {
         let config: &PeerConfig = &peer.config;
         let local = &self.config.local;
         let ms = |t: crate::io::Time| u64::try_from(t.as_millis()).unwrap_or(u64::MAX);
@@ -239,10 +312,9 @@ impl Speaker {
                         Family::Ipv4Unicast => self.v4.received_from(peer.index),
                         Family::Ipv6Unicast => self.v6.received_from(peer.index),
                     },
-                    advertised: peer.groups[f].map_or(0, |(group, _)| match family {
-                        Family::Ipv4Unicast => self.v4.advertised_count(group, peer.index),
-                        Family::Ipv6Unicast => self.v6.advertised_count(group, peer.index),
-                    }),
+                    advertised: peer.groups[f]
+                        .and_then(|(group, _)| told[f].get(group))
+                        .map_or(0, |counts| counts.of(peer.index)),
                     end_of_rib: peer.eor[f],
                     add_path_receive: ctx.add_path_rx,
                     add_path_send: ctx.add_path_tx,
@@ -270,6 +342,7 @@ impl Speaker {
                 .map(|o| o.capabilities.iter().map(Capability::code).collect())
                 .unwrap_or_default(),
             families,
+            parked: parked(peer),
             restarting: peer.helper.is_active(),
             counters: peer.counters,
         }
@@ -312,11 +385,7 @@ impl Speaker {
             if filter.limit.is_some_and(|limit| views.len() >= limit) {
                 break;
             }
-            let from = |p: &&Path| peer.is_none_or(|peer| p.peer == peer);
-            let best = rib.table.best(id).map(|p| (p.peer, p.rx_id));
-            let mut paths: Vec<&Path> = rib.table.paths(id).iter().filter(from).collect();
-            paths.sort_by_key(|p| (Some((p.peer, p.rx_id)) != best, p.peer, p.rx_id));
-            views.extend(paths.into_iter().map(|p| self.path_view(rib, id, p)));
+            self.dest_views(rib, id, |p| peer.is_none_or(|peer| p.peer == peer), &mut views);
         }
         views
     }
@@ -332,21 +401,51 @@ impl Speaker {
         }
     }
 
-    fn path_view<N: Net>(&self, rib: &Rib<N>, id: DestId, path: &Path) -> PathView {
-        let key = self.core.store.attrs.key(path.attr);
-        let best_at = rib.table.best_at(id);
-        let paths = rib.table.paths(id);
+    /// The paths of a destination, the best first, of those that `wanted` takes.
+    fn dest_views<N: Net>(
+        &self,
+        rib: &Rib<N>,
+        id: DestId,
+        wanted: impl Fn(&Path) -> bool,
+        views: &mut Vec<PathView>,
+    ) {
+        let all = rib.table.paths(id);
         let best = rib.table.best(id);
+        let decision = self.core.decision();
+        let shared: Vec<usize> = match rib.table.best_at(id) {
+            Some(best) if all.len() > 1 => {
+                let has_med = rib.table.flag(id, dest_flag::HAS_MED);
+                decision.multipath(all, best, self.core.kernel.ecmp, has_med)
+            }
+            Some(best) => vec![best],
+            None => Vec::new(),
+        };
+        let first = best.map(|p| (p.peer, p.rx_id));
+        let mut paths: Vec<&Path> = all.iter().filter(|p| wanted(p)).collect();
+        paths.sort_by_key(|p| (Some((p.peer, p.rx_id)) != first, p.peer, p.rx_id));
+        for path in paths {
+            let multipath = shared.iter().any(|i| all[*i] == *path);
+            views.push(self.path_view(rib, id, path, best, multipath));
+        }
+    }
+
+    fn path_view<N: Net>(
+        &self,
+        rib: &Rib<N>,
+        id: DestId,
+        path: &Path,
+        best: Option<&Path>,
+        multipath: bool,
+    ) -> PathView {
+        let key = self.core.store.attrs.key(path.attr);
         let is_best = best == Some(path);
         let decision = self.core.decision();
-        let has_med = rib.table.flag(id, dest_flag::HAS_MED);
-        let multipath = best_at.is_some_and(|best| {
-            decision.multipath(paths, best, self.core.kernel.ecmp, has_med).iter().any(|i| paths[*i] == *path)
-        });
         let stale = self
             .peer(path.peer)
             .is_some_and(|p| path.peer >= source::FIRST_PEER && p.epoch[N::FAMILY.index()] != path.epoch);
         let reachable = self.core.store.next_hops.usable(key.next_hop);
+        let import = self.import_reason(rib, id, path);
+        let in_kernel = rib.table.fib(id) != crate::fib::NO_ROUTE;
         PathView {
             prefix: rib.table.net(id).to_ipnet(),
             from: self.source_name(path),
@@ -357,11 +456,13 @@ impl Speaker {
             best: is_best,
             multipath,
             stale,
-            import: self.import_reason(rib, id, path),
+            import,
             reachable,
             lost: best
                 .filter(|_| !is_best && !path.is_filtered() && reachable)
                 .map(|best| decision.why(path, best)),
+            rule: self.import_rule(rib, id, path, import),
+            not_programmed: (is_best && !in_kernel).then(|| self.not_programmed(rib, Some(id))),
         }
     }
 
@@ -379,12 +480,46 @@ impl Speaker {
         }
     }
 
+    /// A path's attributes as they were received.
+    fn original<N: Net>(rib: &Rib<N>, id: DestId, path: &Path) -> AttrId {
+        rib.table.originals.get(&(id, path.peer, path.rx_id)).copied().unwrap_or(path.attr)
+    }
+
     fn import_reason<N: Net>(&self, rib: &Rib<N>, id: DestId, path: &Path) -> ImportReason {
         if !path.is_filtered() {
             return ImportReason::Accepted;
         }
-        let original = rib.table.originals.get(&(id, path.peer, path.rx_id)).copied().unwrap_or(path.attr);
-        self.judge_path(path.peer, original)
+        self.judge_path(path.peer, Self::original(rib, id, path))
+    }
+
+    fn import_rule<N: Net>(
+        &self,
+        rib: &Rib<N>,
+        id: DestId,
+        path: &Path,
+        reason: ImportReason,
+    ) -> Option<String> {
+        if path.peer < source::FIRST_PEER
+            || !matches!(reason, ImportReason::Accepted | ImportReason::FilterRejects)
+        {
+            return None;
+        }
+        let chain = &self.peer(path.peer)?.import[N::FAMILY.index()];
+        if chain.is_empty() {
+            return None;
+        }
+        let original = Self::original(rib, id, path);
+        let key = self.core.store.attrs.key(original);
+        let facts = Facts {
+            prefix: rib.table.net(id).to_prefix(),
+            learned: true,
+            interface: self.view(rib).interface(path, key),
+            internal: self.core.sources.get(usize::from(path.peer)).is_some_and(|s| s.internal),
+            local_pref: key.local_pref,
+            attrs: self.core.store.attrs.attrs(original),
+            own_as: None,
+        };
+        chain.deciding(&facts).map(|(filter, rule)| format!("{filter} rule {rule}"))
     }
 
     /// Paths and prefixes held.
@@ -412,22 +547,24 @@ impl Speaker {
 
     fn advertised_of<N: Net>(&self, rib: &Rib<N>, group: usize, peer: PeerIndex) -> Vec<AdvertisedView> {
         let Some(group) = rib.groups.get(group).and_then(Option::as_ref) else { return Vec::new() };
-        let mut views = Vec::new();
-        for slot in group.held_by(peer) {
-            let Some(out) = group.held(slot) else { continue };
-            let net = rib.table.net(if group.by_path() { rib.table.dest_of_slot(slot) } else { slot });
-            let mut bytes = Vec::new();
-            let view = self.view(rib);
-            let next_hop = view.rewrite(&group.key, out.attr, out.from, out.own_as_done, &mut bytes);
-            views.push(AdvertisedView {
-                prefix: net.to_ipnet(),
-                path_id: if group.by_path() { slot } else { 0 },
-                next_hop: next_hop.map(|n| n.addr),
-                attrs: attrs_view(AttrSet::new(&bytes), None),
-            });
-        }
+        let mut views: Vec<AdvertisedView> =
+            group.held_by(peer).into_iter().filter_map(|slot| self.told(rib, group, slot)).collect();
         views.sort_by_key(|v| (v.prefix, v.path_id));
         views
+    }
+
+    /// What the members of a group are told for a slot.
+    fn told<N: Net>(&self, rib: &Rib<N>, group: &Group<N>, slot: u32) -> Option<AdvertisedView> {
+        let out = group.held(slot)?;
+        let net = rib.table.net(if group.by_path() { rib.table.dest_of_slot(slot) } else { slot });
+        let mut bytes = Vec::new();
+        let next_hop = self.view(rib).rewrite(&group.key, out.attr, out.from, out.own_as_done, &mut bytes);
+        Some(AdvertisedView {
+            prefix: net.to_ipnet(),
+            path_id: if group.by_path() { slot } else { 0 },
+            next_hop: next_hop.map(|n| n.addr),
+            attrs: attrs_view(AttrSet::new(&bytes), None),
+        })
     }
 
     /// Everything about a prefix: its paths, the kernel route, and what peers are told and why.
@@ -435,7 +572,14 @@ impl Speaker {
         match (Prefix4::from_ipnet(prefix), Prefix6::from_ipnet(prefix)) {
             (Some(net), _) => self.explain_in(&self.v4, net),
             (_, Some(net)) => self.explain_in(&self.v6, net),
-            _ => Explanation { paths: Vec::new(), kernel: None, not_programmed: None, exports: Vec::new() },
+            _ => Explanation {
+                prefix,
+                paths: Vec::new(),
+                next_hops: Vec::new(),
+                kernel: None,
+                not_programmed: None,
+                exports: Vec::new(),
+            },
         }
     }
 
@@ -455,15 +599,57 @@ impl Speaker {
                     Err(reason) => (false, reason),
                 };
                 let rule = self.deciding_rule(rib, id, p, reason);
-                ExportView { peer: p.name.to_string(), accepted, reason, rule }
+                let told = self.told_of(rib, id, p);
+                ExportView { peer: p.name.to_string(), accepted, reason, rule, told }
             })
             .collect();
         Explanation {
+            prefix: net.to_ipnet(),
             paths: self.routes_of(rib, &filter, None),
-            not_programmed: if kernel.is_some() { None } else { Some(self.not_programmed(rib, net, id)) },
+            next_hops: id.map(|id| self.next_hop_views(rib, id)).unwrap_or_default(),
+            not_programmed: if kernel.is_some() { None } else { Some(self.not_programmed(rib, id)) },
             kernel: kernel.map(|route| describe(&route)),
             exports,
         }
+    }
+
+    /// What a peer holds of a destination.
+    fn told_of<N: Net>(&self, rib: &Rib<N>, id: Option<DestId>, peer: &Peer) -> Vec<AdvertisedView> {
+        let group = peer.groups[N::FAMILY.index()]
+            .and_then(|(group, _)| rib.groups.get(group))
+            .and_then(Option::as_ref);
+        let (Some(group), Some(id)) = (group, id) else { return Vec::new() };
+        let slots: Vec<u32> =
+            if group.by_path() { rib.table.paths(id).iter().map(|p| p.slot).collect() } else { vec![id] };
+        let holds = |slot: &u32| group.held(*slot).is_some_and(|out| out.from != peer.index);
+        slots.into_iter().filter(holds).filter_map(|slot| self.told(rib, group, slot)).collect()
+    }
+
+    fn next_hop_views<N: Net>(&self, rib: &Rib<N>, id: DestId) -> Vec<NextHopView> {
+        let mut seen: Vec<NhId> = Vec::new();
+        for path in rib.table.paths(id) {
+            let next_hop = self.core.store.attrs.key(path.attr).next_hop;
+            if next_hop != NhId::NONE && !seen.contains(&next_hop) {
+                seen.push(next_hop);
+            }
+        }
+        let hops = &self.core.store.next_hops;
+        seen.into_iter()
+            .map(|next_hop| {
+                let (state, ways) = match hops.state(next_hop) {
+                    _ if !hops.is_asked(next_hop) => (Resolved::Reachable, Vec::new()),
+                    nexthop::State::Pending => (Resolved::Pending, Vec::new()),
+                    nexthop::State::Unreachable => (Resolved::Unreachable, Vec::new()),
+                    nexthop::State::Via { hops, .. } => (Resolved::Reachable, hops.iter().map(way).collect()),
+                };
+                NextHopView {
+                    address: hops.addr(next_hop).address,
+                    state,
+                    ways,
+                    metric: hops.metric(next_hop),
+                }
+            })
+            .collect()
     }
 
     fn export_verdict<N: Net>(
@@ -511,8 +697,9 @@ impl Speaker {
         group.key.chain.deciding(&facts).map(|(filter, rule)| format!("{filter} rule {rule}"))
     }
 
-    fn not_programmed<N: Net>(&self, rib: &Rib<N>, net: N, id: Option<DestId>) -> NotProgrammed {
+    fn not_programmed<N: Net>(&self, rib: &Rib<N>, id: Option<DestId>) -> NotProgrammed {
         let Some(id) = id else { return NotProgrammed::NoPath };
+        let net = rib.table.net(id);
         self.core
             .kernel
             .refusal(self.core.decision(), net.to_prefix(), rib.table.paths(id), rib.table.best_at(id))
@@ -532,6 +719,16 @@ impl Speaker {
     }
 }
 
+fn parked(peer: &Peer) -> Option<Parked> {
+    if !peer.config.enabled {
+        Some(Parked::Disabled)
+    } else if peer.held_down {
+        Some(Parked::PrefixLimit)
+    } else {
+        peer.idle_until.map(|_| Parked::Error)
+    }
+}
+
 fn attrs_view(attrs: AttrSet<'_>, local_pref: Option<u32>) -> AttrsView {
     AttrsView {
         origin: attrs.origin().to_string(),
@@ -542,6 +739,13 @@ fn attrs_view(attrs: AttrSet<'_>, local_pref: Option<u32>) -> AttrsView {
         large_communities: attrs.large_communities().map(|c| c.to_string()).collect(),
         originator_id: attrs.originator_id(),
         cluster_list: attrs.cluster_list().collect(),
+    }
+}
+
+fn way(hop: &ResolvedHop) -> String {
+    match hop.gateway {
+        Some(gateway) => format!("via {gateway} dev {}", hop.interface),
+        None => format!("on link {}", hop.interface),
     }
 }
 

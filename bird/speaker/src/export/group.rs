@@ -155,6 +155,32 @@ pub(crate) struct Group<N: Net> {
     family: std::marker::PhantomData<N>,
 }
 
+/// How many routes the members of a group hold: all that there are, but not those that came from the member itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ToldCounts {
+    all: usize,
+    from: Vec<usize>,
+}
+
+impl ToldCounts {
+    /// Counts these slots too.
+    pub(crate) fn add<N: Net>(&mut self, group: &Group<N>, slots: std::ops::Range<usize>) {
+        for out in group.out.get(slots).unwrap_or_default().iter().filter(|o| o.attr != AttrId::NONE) {
+            self.all += 1;
+            let from = usize::from(out.from);
+            if from >= self.from.len() {
+                self.from.resize(from + 1, 0);
+            }
+            self.from[from] += 1;
+        }
+    }
+
+    /// What one member holds.
+    pub(crate) fn of(&self, peer: PeerIndex) -> usize {
+        self.all - self.from.get(usize::from(peer)).copied().unwrap_or_default()
+    }
+}
+
 impl<N: Net> Group<N> {
     /// A group without members to which everything is news.
     pub(crate) fn new(key: GroupKey, table: &Table<N>, log_limit: usize) -> Self {
@@ -333,9 +359,16 @@ impl<N: Net> Group<N> {
         self.out.get(slot as usize).filter(|o| o.attr != AttrId::NONE)
     }
 
-    /// Routes that a member holds.
-    pub(crate) fn count_for(&self, peer: PeerIndex) -> usize {
-        self.out.iter().filter(|o| o.attr != AttrId::NONE && o.from != peer).count()
+    /// How many routes the members hold, in one look at all slots.
+    pub(crate) fn told_counts(&self) -> ToldCounts {
+        let mut counts = ToldCounts::default();
+        counts.add(self, 0..self.out.len());
+        counts
+    }
+
+    /// Upper bound of the slots held.
+    pub(crate) fn held_bound(&self) -> usize {
+        self.out.len()
     }
 
     /// The oldest flush that some member may still have to catch up with.

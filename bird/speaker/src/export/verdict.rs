@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bird_packet::{Family, SessionContext};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::config::{ExportRules, ExportScope, NextHopMode};
@@ -57,7 +57,7 @@ pub(crate) struct SourcePeer {
 }
 
 /// Why a route is told to a peer, or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ExportReason {

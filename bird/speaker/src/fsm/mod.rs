@@ -7,10 +7,10 @@
 pub(crate) mod negotiate;
 
 use bird_packet::{FsmState, MessageKind, Notification};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// State of a peer, in the RFC's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum State {
     /// Not trying: disabled, or waiting after an error.
     Idle,

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::cmp::Reverse;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::attrs::AttrStore;
 use super::nexthop::NextHops;
@@ -21,7 +21,7 @@ pub(crate) struct PeerRank {
 }
 
 /// The step at which one path lost against another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// Long-lived stale against fresh (RFC 9494).

@@ -3,7 +3,7 @@
 use super::net::Net;
 use super::routes::{Core, Rib};
 use super::table::{DestId, PeerIndex, dest_flag};
-use crate::export::group::{ExportCtx, Group};
+use crate::export::group::{ExportCtx, Group, ToldCounts};
 use crate::fib::NO_ROUTE;
 
 /// A session, where it is now, and the key that it shall have.
@@ -188,9 +188,9 @@ impl<N: Net> Rib<N> {
         !self.table.empty.is_empty() || !self.dead_slots.is_empty()
     }
 
-    /// Routes that a member of a group holds.
-    pub(crate) fn advertised_count(&self, group: usize, peer: PeerIndex) -> usize {
-        self.groups.get(group).and_then(Option::as_ref).map_or(0, |g| g.count_for(peer))
+    /// How many routes members hold, by group.
+    pub(crate) fn advertised_counts(&self) -> Vec<ToldCounts> {
+        self.groups.iter().map(|g| g.as_ref().map(Group::told_counts).unwrap_or_default()).collect()
     }
 
     /// Whether some group has changes that nobody took yet.

@@ -175,6 +175,11 @@ impl NextHops {
         &self.entries[id.0 as usize].state
     }
 
+    /// Whether the shell is asked how it is reached.
+    pub(crate) fn is_asked(&self, id: NhId) -> bool {
+        self.resolve && self.entries[id.0 as usize].addr.is_asked()
+    }
+
     /// Whether it was asked for and not answered yet.
     #[inline]
     pub(crate) fn is_pending(&self, id: NhId) -> bool {
