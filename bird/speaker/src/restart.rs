@@ -15,7 +15,7 @@ use crate::speaker::{Speaker, Start};
 use crate::timers::Owner;
 
 /// Why the deferral of a restart ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeferralEnd {
     /// Every live peer told everything.
@@ -26,6 +26,7 @@ pub enum DeferralEnd {
 
 /// Whom a restart waits for, why, and how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Waiting {
     /// The peer.
     pub peer: String,
@@ -38,7 +39,8 @@ pub struct Waiting {
 }
 
 /// Our own restart, and the restarts of peers over which we keep their routes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RestartView {
     /// We restarted: selection is deferred, nothing is swept yet.
     pub active: bool,
@@ -57,7 +59,8 @@ pub struct RestartView {
 }
 
 /// A peer whose routes are kept over its restart.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Helping {
     /// The peer.
     pub peer: String,
@@ -70,7 +73,7 @@ pub struct Helping {
 }
 
 /// How far the restart of a peer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HelpPhase {
     /// It is gone; it said that it would be back.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::census::{Census, FamilyTotals, RouteCounts};
 pub use self::neighbor::{
-    CapabilityView, ConnectionView, NeighborView, Offered, RestartView, Said, SettingsView, TimersView,
+    CapabilityView, ConnectionView, NeighborView, Offered, PeerRestartView, Said, SettingsView, TimersView,
 };
 pub use self::walk::{PathQuery, Walk, Withheld};
 use crate::config::PeerConfig;

@@ -31,7 +31,7 @@ pub struct NeighborView {
     /// Its clocks.
     pub timers: TimersView,
     /// Graceful restart.
-    pub restart: RestartView,
+    pub restart: PeerRestartView,
 }
 
 /// What an OPEN said.
@@ -147,7 +147,7 @@ pub struct TimersView {
 /// Graceful restart between us and a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RestartView {
+pub struct PeerRestartView {
     /// Both sides do it.
     pub agreed: bool,
     /// NOTIFICATIONs keep routes too (RFC 8538).
@@ -215,7 +215,7 @@ impl Speaker {
             connections,
             capabilities_offered: self.capabilities(peer),
             timers: self.timers_view(peer),
-            restart: self.restart_view(peer),
+            restart: self.peer_restart_view(peer),
         })
     }
 
@@ -269,7 +269,7 @@ impl Speaker {
         }
     }
 
-    fn restart_view(&self, peer: &Peer) -> RestartView {
+    fn peer_restart_view(&self, peer: &Peer) -> PeerRestartView {
         let left = |at: Option<Time>| {
             at.map(|at| u64::try_from(at.saturating_sub(self.now).as_millis()).unwrap_or(u64::MAX))
         };
@@ -277,7 +277,7 @@ impl Speaker {
         let named = |keep: &dyn Fn(usize) -> bool| {
             Family::ALL.into_iter().filter(|f| keep(f.index())).map(|f| f.to_string()).collect()
         };
-        RestartView {
+        PeerRestartView {
             agreed: agreed.is_some(),
             notification: agreed.is_some_and(|r| r.notification),
             peer_time: agreed.map(|r| r.time.as_secs()),
