@@ -29,6 +29,13 @@ pub(crate) fn event(event: &Event) {
         Event::Refused { remote, reason } => {
             tracing::debug!(%remote, err = reason, "call refused");
         }
+        Event::LongLivedStale { peer, family, time } => {
+            tracing::warn!(
+                %peer, %family, seconds = time.as_secs(),
+                fix = "bring the peer back, or reset it here to forget its routes",
+                "peer not back within its restart time; its routes are kept as long-lived stale"
+            );
+        }
         Event::RestartComplete { waited } => {
             tracing::info!(waited = ?waited, "restart complete; what nobody wants any more is swept");
         }

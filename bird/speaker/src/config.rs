@@ -260,6 +260,29 @@ pub struct GracefulRestart {
     pub stale_time: Duration,
     /// Offer RFC 8538: NOTIFICATION and hold timer expiry keep routes too.
     pub notification: bool,
+    /// What follows when the peer is not back in time (RFC 9494).
+    pub long_lived: LongLived,
+}
+
+/// Long-lived graceful restart of one peer (RFC 9494). Works only with graceful restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LongLived {
+    /// Say that we know long-lived stale routes: without, the peer does not tell us any.
+    pub aware: bool,
+    /// Seconds for which the peer is asked to keep our routes after the restart time, 24 bits; 0: do not ask.
+    pub stale_time: u32,
+    /// Longest time that we keep the peer's routes after the restart time, however long it asks for; zero: not at all.
+    pub keep: Duration,
+    /// Tell long-lived stale routes to this internal peer although it does not know them, with NO_EXPORT and LOCAL_PREF 0
+    /// (RFC 9494 §4.6).
+    pub partial: bool,
+}
+
+impl Default for LongLived {
+    fn default() -> Self {
+        LongLived { aware: true, stale_time: 0, keep: Duration::ZERO, partial: false }
+    }
 }
 
 impl Default for GracefulRestart {
@@ -269,6 +292,7 @@ impl Default for GracefulRestart {
             restart_time: 120,
             stale_time: Duration::from_mins(6),
             notification: true,
+            long_lived: LongLived::default(),
         }
     }
 }
@@ -526,6 +550,14 @@ impl Config {
                     "graceful_restart.restart_time",
                     format!("{} s does not fit 12 bits", peer.graceful_restart.restart_time),
                     "use at most 4095",
+                );
+            }
+            if peer.graceful_restart.long_lived.stale_time > 0x00ff_ffff {
+                fail(
+                    name,
+                    "graceful_restart.long_lived.stale_time",
+                    format!("{} s does not fit 24 bits", peer.graceful_restart.long_lived.stale_time),
+                    "use at most 16777215, which is 194 days",
                 );
             }
             if peer.address.is_unspecified() {

@@ -6,7 +6,7 @@ use bird_packet::{Cease, Family, Notification};
 
 use crate::fsm::{Happening, Phase};
 use crate::io::{ConnId, DownReason, Event, Output, Time};
-use crate::peer::Peer;
+use crate::peer::{Helper, Peer};
 use crate::rib::table::PeerIndex;
 use crate::speaker::Speaker;
 use crate::timers::Owner;
@@ -88,13 +88,17 @@ impl Speaker {
 
     /// Routes of a session that was Established: gone, or kept as stale.
     fn leave_session(&mut self, now: Time, index: PeerIndex, at: usize, ending: Ending) {
-        let restart = self.conns.get(at).and_then(|c| c.terms.as_ref()).and_then(|t| t.restart);
+        let terms = self.conns.get(at).and_then(|c| c.terms.as_ref());
+        let (restart, long_lived) = (terms.and_then(|t| t.restart), terms.and_then(|t| t.long_lived));
         let Some(peer) = self.peer_mut(index) else { return };
         peer.established = None;
         peer.epoch.iter_mut().for_each(|e| *e = e.wrapping_add(1));
-        let (epoch, groups, before) = (peer.epoch, peer.groups, peer.helper.stale);
+        let (epoch, groups, before) = (peer.epoch, peer.groups, peer.helper);
+        let keep = peer.config.graceful_restart.long_lived.keep;
         peer.groups = [None, None];
-        let mut stale = [false, false];
+        let gentle =
+            restart.is_some_and(|r| ending == Ending::Lost || (ending == Ending::Notified && r.notification));
+        let mut helper = Helper::default();
         for family in Family::ALL {
             let f = family.index();
             if let Some((group, member)) = groups[f] {
@@ -103,23 +107,36 @@ impl Speaker {
                     Family::Ipv6Unicast => self.v6.leave_group(&mut self.core, group, member),
                 }
             }
-            stale[f] = restart.is_some_and(|r| {
-                let gentle = ending == Ending::Lost || (ending == Ending::Notified && r.notification);
-                gentle && r.families[f].is_some() && !r.time.is_zero()
-            });
-            if !stale[f] {
+            let time =
+                restart.filter(|r| gentle && r.families[f].is_some()).map_or(Duration::ZERO, |r| r.time);
+            let asked = long_lived.filter(|_| gentle).and_then(|l| l.families[f]);
+            let long = asked.map_or(Duration::ZERO, |(_, time)| time.min(keep));
+            helper.long_lived_time[f] = long;
+            helper.stale[f] = !time.is_zero() || !long.is_zero();
+            if !helper.stale[f] {
                 self.purge(index, family, epoch[f], false);
-            } else if before[f] {
+                continue;
+            }
+            if before.long_lived[f].is_some() {
+                // Lost again before it had told everything: long-lived stale routes stay so, as long as they had.
+                helper.long_lived[f] = before.long_lived[f];
+                self.begin_long_lived(index, family);
+            } else if before.stale[f] {
                 // RFC 4724 §4.2: a second restart before the end of the first takes what was stale already.
                 self.purge(index, family, epoch[f], true);
             }
+            if time.is_zero() && helper.long_lived[f].is_none() {
+                helper.long_lived[f] = Some(now + long);
+                self.begin_long_lived(index, family);
+            }
         }
+        let waits =
+            Family::ALL.iter().any(|f| helper.stale[f.index()] && helper.long_lived[f.index()].is_none());
+        helper.back_by = restart.filter(|_| waits).map(|r| now + r.time);
         if let Some(peer) = self.peer_mut(index) {
-            peer.helper.stale = stale;
-            peer.helper.done_by = None;
-            peer.helper.back_by =
-                peer.helper.is_active().then(|| now + restart.map_or(Duration::ZERO, |r| r.time));
+            peer.helper = helper;
         }
+        self.report_long_lived(index, before.long_lived);
         self.arm_peer(index);
         self.check_restart(now);
     }
@@ -258,6 +275,7 @@ impl Speaker {
         let due = |t: Option<Time>| t.is_some_and(|t| t <= now);
         let (idle, retry) = (due(peer.idle_until), due(peer.retry_at));
         let (back, done) = (due(peer.helper.back_by), due(peer.helper.done_by));
+        let long = peer.helper.long_lived.map(due);
         if idle {
             peer.idle_until = None;
             peer.held_down = false;
@@ -266,8 +284,13 @@ impl Speaker {
         if retry {
             peer.retry_at = None;
         }
-        if back || done {
-            self.end_help(now, index);
+        if done {
+            self.end_help(now, index, [true, true]);
+        } else if back {
+            self.not_back(now, index);
+        }
+        if long != [false, false] {
+            self.end_help(now, index, long);
         }
         let patience = self.peer(index).map(Peer::patience).unwrap_or_default();
         if idle && !patience.is_zero() {
@@ -278,15 +301,56 @@ impl Speaker {
         self.arm_peer(index);
     }
 
-    /// The peer did not come back in time, or did not tell everything in time: what is stale goes.
-    fn end_help(&mut self, now: Time, index: PeerIndex) {
+    /// The peer did not come back within its restart time: what is stale goes, or becomes long-lived stale (RFC 9494).
+    fn not_back(&mut self, now: Time, index: PeerIndex) {
         let Some(peer) = self.peer_mut(index) else { return };
-        let (stale, epoch) = (peer.helper.stale, peer.epoch);
-        peer.helper = crate::peer::Helper::default();
-        let gone = peer.range.is_some() && peer.conns.is_empty();
+        let before = peer.helper;
+        peer.helper.back_by = None;
+        let mut over = [false, false];
         for family in Family::ALL {
             let f = family.index();
-            if stale[f] {
+            if !before.stale[f] || before.long_lived[f].is_some() {
+                continue;
+            }
+            over[f] = before.long_lived_time[f].is_zero();
+            if !over[f] {
+                if let Some(peer) = self.peer_mut(index) {
+                    peer.helper.long_lived[f] = Some(now + before.long_lived_time[f]);
+                }
+                self.begin_long_lived(index, family);
+            }
+        }
+        self.report_long_lived(index, before.long_lived);
+        self.end_help(now, index, over);
+    }
+
+    fn report_long_lived(&mut self, index: PeerIndex, before: [Option<Time>; 2]) {
+        let Some(peer) = self.peer(index) else { return };
+        let (name, helper) = (peer.name.clone(), peer.helper);
+        for family in Family::ALL {
+            let f = family.index();
+            if helper.long_lived[f].is_some() && before[f].is_none() {
+                let time = helper.long_lived_time[f];
+                self.event(Event::LongLivedStale { peer: name.clone(), family, time });
+            }
+        }
+    }
+
+    /// What is stale of these families goes: the peer had its time.
+    pub(crate) fn end_help(&mut self, now: Time, index: PeerIndex, over: [bool; 2]) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        let (stale, epoch) = (peer.helper.stale, peer.epoch);
+        for f in [0, 1] {
+            peer.helper.stale[f] &= !over[f];
+            peer.helper.long_lived[f] = peer.helper.long_lived[f].filter(|_| !over[f]);
+        }
+        if !peer.helper.is_active() {
+            peer.helper = Helper::default();
+        }
+        let gone = peer.range.is_some() && peer.conns.is_empty() && !peer.helper.is_active();
+        for family in Family::ALL {
+            let f = family.index();
+            if stale[f] && over[f] {
                 self.purge(index, family, epoch[f], false);
             }
         }

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
+use bird_packet::attr::community;
 use bird_packet::{
     AttrSet, Cease, Family, NextHop, NlriIter, Notification, ReadPrefix, Routes, UpdateView, Verdict,
 };
@@ -43,6 +44,8 @@ struct Importer<'a> {
     peer: PeerIndex,
     epoch: u8,
     internal: bool,
+    /// [`path_flag::LONG_LIVED`], or 0.
+    flags: u8,
     chain: &'a Chain,
 }
 
@@ -102,7 +105,8 @@ impl Speaker {
                 return Ok(());
             };
             let internal = self.core.sources[usize::from(index)].internal;
-            let importer = Importer { peer: index, epoch, internal, chain: &peer.import[family.index()] };
+            let importer =
+                Importer { peer: index, epoch, internal, flags: 0, chain: &peer.import[family.index()] };
             let limit = peer.config.prefix_limit;
             let room = |received: u32| match limit {
                 Some(limit) => limit.max.saturating_sub(received),
@@ -261,6 +265,7 @@ impl Speaker {
         let f = family.index();
         peer.eor[f] = true;
         let was_stale = std::mem::replace(&mut peer.helper.stale[f], false);
+        peer.helper.long_lived[f] = None;
         if !peer.helper.is_active() {
             peer.helper.done_by = None;
         }
@@ -279,6 +284,15 @@ impl Speaker {
     }
 
     pub(crate) fn reimport_family(&mut self, index: PeerIndex, family: Family) {
+        self.reimport_some(index, family, false);
+    }
+
+    /// What is kept of a peer over its restart becomes long-lived stale.
+    pub(crate) fn begin_long_lived(&mut self, index: PeerIndex, family: Family) {
+        self.reimport_some(index, family, true);
+    }
+
+    fn reimport_some(&mut self, index: PeerIndex, family: Family, long_lived: bool) {
         let Some(peer) = self.peers.get(usize::from(index)).and_then(Option::as_deref) else { return };
         let Some(source) = self.core.sources.get(usize::from(index)) else { return };
         let at = peer.established.unwrap_or(usize::MAX);
@@ -286,6 +300,7 @@ impl Speaker {
             peer: index,
             epoch: peer.epoch[family.index()],
             internal: source.internal,
+            flags: 0,
             chain: &peer.import[family.index()],
         };
         let store = &self.core.store;
@@ -297,11 +312,19 @@ impl Speaker {
         match family {
             Family::Ipv4Unicast => {
                 let judged = self.v4.judged_paths(index, judge);
-                self.v4.reimport(&mut self.core, importer, judged);
+                if long_lived {
+                    self.v4.make_long_lived(&mut self.core, importer, judged);
+                } else {
+                    self.v4.reimport(&mut self.core, importer, judged);
+                }
             }
             Family::Ipv6Unicast => {
                 let judged = self.v6.judged_paths(index, judge);
-                self.v6.reimport(&mut self.core, importer, judged);
+                if long_lived {
+                    self.v6.make_long_lived(&mut self.core, importer, judged);
+                } else {
+                    self.v6.reimport(&mut self.core, importer, judged);
+                }
             }
         }
     }
@@ -436,10 +459,13 @@ impl<N: Net> Rib<N> {
         attr: AttrId,
         reason: ImportReason,
     ) -> Announced {
-        let Importer { peer, epoch, internal, chain } = importer;
-        let path = Path { attr, rx_id, slot: 0, peer, epoch, flags: 0 };
+        let Importer { peer, epoch, internal, flags, chain } = importer;
+        let path = Path { attr, rx_id, slot: 0, peer, epoch, flags };
         if reason != ImportReason::Accepted {
-            return self.announce_at(core, id, Path { flags: path_flag::FILTERED, ..path }, None);
+            return self.announce_at(core, id, Path { flags: flags | path_flag::FILTERED, ..path }, None);
+        }
+        if flags != 0 {
+            return self.import_stale(core, importer, id, path);
         }
         if chain.is_empty() {
             return self.announce_at(core, id, path, None);
@@ -456,6 +482,62 @@ impl<N: Net> Rib<N> {
         }
     }
 
+    /// Takes a path that becomes long-lived stale, or is so and is evaluated again: what filters make of it, marked.
+    #[cold]
+    fn import_stale(&mut self, core: &mut Core, importer: Importer<'_>, id: DestId, path: Path) -> Announced {
+        let store = &mut core.store;
+        let (attr, changed) =
+            match filter(store, importer.chain, importer.internal, self.table.net(id), path.attr) {
+                Imported::Rejected => {
+                    let flags = path.flags | path_flag::FILTERED;
+                    return self.announce_at(core, id, Path { flags, ..path }, None);
+                }
+                Imported::Unchanged => (path.attr, false),
+                Imported::Edited(edited) => (edited, true),
+            };
+        let marked = store.intern_edit(attr, |builder| {
+            builder.add_community(community::LLGR_STALE);
+        });
+        if changed {
+            store.release(attr);
+        }
+        if marked == path.attr {
+            // It came so.
+            store.release(marked);
+            return self.announce_at(core, id, path, None);
+        }
+        let flags = path.flags | path_flag::EDITED;
+        self.announce_at(core, id, Path { attr: marked, flags, ..path }, Some(path.attr))
+    }
+
+    /// What is kept of a peer from sessions before `epoch` becomes long-lived stale; what must not, goes (RFC 9494 §4.2).
+    fn make_long_lived(
+        &mut self,
+        core: &mut Core,
+        importer: Importer<'_>,
+        judged: Vec<(N, Path, ImportReason)>,
+    ) {
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        for (net, path, reason) in judged {
+            if path.epoch == importer.epoch && !path.is_long_lived() {
+                continue;
+            }
+            let filtered = self.table.find(net).and_then(|id| {
+                self.table.paths(id).iter().find(|p| p.peer == path.peer && p.rx_id == path.rx_id)
+            });
+            let excluded = |attr: AttrId| core.store.attrs.key(attr).has(flag::NO_LLGR);
+            if excluded(path.attr) || filtered.is_some_and(|p| excluded(p.attr)) {
+                gone.push((net, path.rx_id));
+            } else {
+                kept.push((net, Path { flags: path.flags | path_flag::LONG_LIVED, ..path }, reason));
+            }
+        }
+        for (net, rx_id) in gone {
+            self.withdraw(core, net, importer.peer, rx_id);
+        }
+        self.reimport(core, importer, kept);
+    }
+
     fn has_path(&self, net: N, peer: PeerIndex, rx_id: u32) -> bool {
         self.table
             .find(net)
@@ -467,32 +549,29 @@ impl<N: Net> Rib<N> {
         &self,
         peer: PeerIndex,
         judge: impl Fn(AttrId) -> ImportReason,
-    ) -> Vec<(N, u32, AttrId, u8, ImportReason)> {
+    ) -> Vec<(N, Path, ImportReason)> {
         let mut paths = self.paths_of(peer);
-        paths.sort_unstable_by_key(|(_, _, attr, _)| *attr);
+        paths.sort_unstable_by_key(|(_, path)| path.attr);
         let mut judged = Vec::with_capacity(paths.len());
         let mut last = (AttrId::NONE, ImportReason::Accepted);
-        for (net, rx_id, attr, epoch) in paths {
-            if last.0.cmp(&attr) != Ordering::Equal {
-                last = (attr, judge(attr));
+        for (net, path) in paths {
+            if last.0.cmp(&path.attr) != Ordering::Equal {
+                last = (path.attr, judge(path.attr));
             }
-            judged.push((net, rx_id, attr, epoch, last.1));
+            judged.push((net, path, last.1));
         }
         judged
     }
 
-    fn reimport(
-        &mut self,
-        core: &mut Core,
-        importer: Importer<'_>,
-        judged: Vec<(N, u32, AttrId, u8, ImportReason)>,
-    ) {
-        for (_, _, attr, _, _) in &judged {
-            core.store.retain(*attr);
+    fn reimport(&mut self, core: &mut Core, importer: Importer<'_>, judged: Vec<(N, Path, ImportReason)>) {
+        for (_, path, _) in &judged {
+            core.store.retain(path.attr);
         }
-        for (net, rx_id, attr, epoch, reason) in judged {
+        for (net, path, reason) in judged {
             let id = self.table.find_or_insert(net);
-            self.import(core, Importer { epoch, ..importer }, id, rx_id, attr, reason);
+            let flags = path.flags & path_flag::LONG_LIVED;
+            let importer = Importer { epoch: path.epoch, flags, ..importer };
+            self.import(core, importer, id, path.rx_id, path.attr, reason);
         }
     }
 }

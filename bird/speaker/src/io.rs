@@ -244,6 +244,15 @@ pub enum Event {
         /// Why it was turned away.
         reason: &'static str,
     },
+    /// A peer was not back within its restart time: what it told is kept, as the last resort (RFC 9494).
+    LongLivedStale {
+        /// The peer.
+        peer: Arc<str>,
+        /// Of this family.
+        family: bird_packet::Family,
+        /// How long it is kept.
+        time: Duration,
+    },
     /// Our own restart is over: the table is complete, what the kernel had beyond it is swept.
     RestartComplete {
         /// Why the wait ended.

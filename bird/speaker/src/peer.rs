@@ -87,6 +87,10 @@ pub(crate) struct Helper {
     pub(crate) back_by: Option<Time>,
     /// It must have told everything again by then.
     pub(crate) done_by: Option<Time>,
+    /// How long stale routes are kept when it is not back in time, by family; zero: not at all (RFC 9494).
+    pub(crate) long_lived_time: [Duration; 2],
+    /// Stale routes are long-lived stale, until then.
+    pub(crate) long_lived: [Option<Time>; 2],
 }
 
 impl Helper {
@@ -185,7 +189,8 @@ impl Peer {
 
     /// Its earliest deadline.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        [self.retry_at, self.idle_until, self.helper.back_by, self.helper.done_by].into_iter().flatten().min()
+        let Helper { back_by, done_by, long_lived: [v4, v6], .. } = self.helper;
+        [self.retry_at, self.idle_until, back_by, done_by, v4, v6].into_iter().flatten().min()
     }
 
     /// Pause until the next call; longer with each that fails.

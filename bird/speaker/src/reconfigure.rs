@@ -322,6 +322,8 @@ impl Speaker {
             peer.idle_until = None;
             peer.failures = 0;
         }
+        // A peer that is away: forget what is kept of it.
+        self.end_help(now, index, [true, true]);
         self.retry_in(now, index, Time::from_millis(100));
     }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::io::{Event, FibRoute, Time};
-use crate::peer::Peer;
+use crate::peer::{Helper, Peer};
 use crate::rib::net::Net;
 use crate::speaker::{Speaker, Start};
 use crate::timers::Owner;
@@ -80,6 +80,8 @@ pub enum HelpPhase {
     Away,
     /// It is back and has not told everything again.
     Telling,
+    /// It was not back in time; what it told is the last resort for a while (RFC 9494).
+    LongLived,
 }
 
 /// What a restart waits for.
@@ -188,9 +190,14 @@ impl Speaker {
         let mut helping = Vec::new();
         for peer in self.peers.iter().flatten().filter(|p| p.helper.is_active()) {
             for family in Family::ALL.into_iter().filter(|f| peer.helper.stale[f.index()]) {
-                let (phase, until) = match peer.helper.done_by {
-                    Some(done_by) => (HelpPhase::Telling, Some(done_by)),
-                    None => (HelpPhase::Away, peer.helper.back_by),
+                let Helper { done_by, back_by, long_lived, .. } = peer.helper;
+                let long_lived = long_lived[family.index()];
+                let (phase, until) = match (done_by, long_lived) {
+                    (Some(done_by), end) => {
+                        (HelpPhase::Telling, Some(end.map_or(done_by, |e| e.min(done_by))))
+                    }
+                    (None, Some(end)) => (HelpPhase::LongLived, Some(end)),
+                    (None, None) => (HelpPhase::Away, back_by),
                 };
                 helping.push(Helping {
                     peer: peer.name.to_string(),

@@ -8,7 +8,7 @@ use bird_packet::{Cease, Family, Notification, OpenMessage, PeerKind, encode_kee
 
 use crate::config::PeerConfig;
 use crate::ending::{Ending, ending_of};
-use crate::export::verdict::{GroupKey, SourcePeer};
+use crate::export::verdict::{GroupKey, LongLivedTo, SourcePeer};
 use crate::fsm::negotiate::{self, Restarting, Terms};
 use crate::fsm::{Happening, Phase, Step, ours_survives, step};
 use crate::io::{ConnId, ConnectError, Dial, DownReason, Event, Output, Time};
@@ -306,7 +306,7 @@ impl Speaker {
         peer.counters.established += 1;
         let (name, config, epoch) = (peer.name.clone(), peer.config.clone(), peer.epoch);
         let chains = peer.export.clone();
-        let stale = peer.helper.stale;
+        let help = peer.helper;
         for other in others {
             self.close_conn(other, Some(&Notification::cease(Cease::CollisionResolution)));
         }
@@ -329,14 +329,22 @@ impl Speaker {
         let mut kept = [false, false];
         for family in Family::ALL {
             let f = family.index();
-            let came_back = terms.restart.is_some_and(|r| r.families[f] == Some(true));
-            kept[f] = stale[f] && came_back;
-            if stale[f] && !kept[f] {
+            // RFC 9494 §4.2: over the restart time it is the other capability that says so.
+            let came_back = if help.long_lived[f].is_some() {
+                terms.long_lived.is_some_and(|l| l.families[f].is_some_and(|(kept, _)| kept))
+            } else {
+                terms.restart.is_some_and(|r| r.families[f] == Some(true))
+            };
+            kept[f] = help.stale[f] && came_back;
+            if help.stale[f] && !kept[f] {
                 self.purge(index, family, epoch[f], false);
             }
         }
         if let Some(peer) = self.peer_mut(index) {
             peer.helper.stale = kept;
+            for (long_lived, kept) in peer.helper.long_lived.iter_mut().zip(kept) {
+                *long_lived = long_lived.filter(|_| kept);
+            }
             peer.helper.back_by = None;
             peer.helper.done_by =
                 peer.helper.is_active().then(|| now + peer.config.graceful_restart.stale_time);
@@ -403,7 +411,15 @@ impl Speaker {
             scope: config.export_scope,
             remove_private_as: config.remove_private_as,
             graceful_shutdown: config.graceful_shutdown,
-            llgr: false,
+            long_lived: match terms.long_lived {
+                Some(_) => LongLivedTo::Known,
+                None if config.graceful_restart.long_lived.partial
+                    && terms.ctx.kind == PeerKind::Internal =>
+                {
+                    LongLivedTo::Lowered
+                }
+                None => LongLivedTo::Nobody,
+            },
             chain,
         }
     }

@@ -133,6 +133,8 @@ pub struct PathView {
     pub multipath: bool,
     /// Kept over a restart of its peer.
     pub stale: bool,
+    /// Its peer was not back in time: the last resort (RFC 9494).
+    pub long_lived: bool,
     /// Whether import took it.
     pub import: ImportReason,
     /// The next hop is resolved.
@@ -456,6 +458,7 @@ impl Speaker {
             best: is_best,
             multipath,
             stale,
+            long_lived: path.is_long_lived(),
             import,
             reachable,
             lost: best

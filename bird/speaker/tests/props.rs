@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bird_packet::attr::community;
 use bird_packet::{
-    AddPath as AddPathCapability, AttrBuilder, AttrSet, Capability, Family, MAX_LEN, MessageKind, Nlri,
-    OpenMessage, Origin, PeerKind, Prefix4, RefreshKind, RouteRefresh, SessionContext, UpdatePacker,
-    UpdateView, encode_keepalive, frame,
+    AddPath as AddPathCapability, AttrBuilder, AttrSet, Capability, Family, GrFamily, GracefulRestart,
+    LlgrFamily, MAX_LEN, MessageKind, Nlri, OpenMessage, Origin, PeerKind, Prefix4, RefreshKind,
+    RouteRefresh, SessionContext, UpdatePacker, UpdateView, encode_keepalive, frame,
 };
-use bird_speaker::config::{AddPath, Config, ExportScope, KernelRules, Local, PeerConfig};
+use bird_speaker::config::{
+    AddPath, Config, ExportScope, GracefulRestart as GracefulRestartConfig, KernelRules, Local, LongLived,
+    PeerConfig,
+};
 use bird_speaker::io::{Command, ConnId, LocalRouteKey, LocalSource, Resolution};
 use bird_speaker::view::{PathView, RouteFilter};
 use bird_speaker::{Input, LocalRoute, Output, Speaker, Start, Time};
@@ -66,6 +70,8 @@ struct Raw {
     asn: u32,
     internal: bool,
     add_path: bool,
+    /// It restarts gracefully, and knows long-lived stale routes.
+    graceful: bool,
     conn: ConnId,
     buffer: Vec<u8>,
     held: BTreeMap<(String, u32), (Vec<u32>, IpAddr)>,
@@ -96,8 +102,21 @@ impl Raw {
                 send: true,
             }]));
         }
+        if self.graceful {
+            capabilities.push(Capability::GracefulRestart(GracefulRestart {
+                restart_time: 1,
+                families: vec![GrFamily { family, forwarding_kept: true }],
+                ..GracefulRestart::default()
+            }));
+            let stale_time = 2 + u32::from(peer);
+            capabilities.push(Capability::LongLivedGracefulRestart(vec![LlgrFamily {
+                family,
+                forwarding_kept: true,
+                stale_time,
+            }]));
+        }
         let open =
-            OpenMessage { version: 4, asn: self.asn, hold_time: 90, router_id: address(peer), capabilities };
+            OpenMessage { version: 4, asn: self.asn, hold_time: 0, router_id: address(peer), capabilities };
         let mut bytes = Vec::new();
         open.encode(&mut bytes);
         encode_keepalive(&mut bytes);
@@ -119,7 +138,9 @@ impl Raw {
             builder.local_pref(a.local_pref);
         }
         if a.community > 0 {
-            builder.add_community((65000 << 16) | u32::from(a.community));
+            let no_llgr = a.peer == 2 && a.community == 2;
+            let ordinary = (65000 << 16) | u32::from(a.community);
+            builder.add_community(if no_llgr { community::NO_LLGR } else { ordinary });
         }
         let mut attrs = Vec::new();
         builder.write(&mut attrs).unwrap();
@@ -191,6 +212,14 @@ fn config(count: u8, internal: u8, add_path: bool, log: usize) -> Config {
                 export_scope: if p == 3 { ExportScope::NoTransit } else { ExportScope::All },
                 add_path: AddPath { receive: add_path && p + 1 == count, send: add_path && p + 1 == count },
                 passive: true,
+                graceful_restart: GracefulRestartConfig {
+                    long_lived: LongLived {
+                        keep: Duration::from_secs(5),
+                        partial: p == 1,
+                        ..LongLived::default()
+                    },
+                    ..GracefulRestartConfig::default()
+                },
                 ..PeerConfig::default()
             })
             .collect(),
@@ -211,6 +240,7 @@ impl Rig {
                 asn: peer.remote_as,
                 internal: peer.remote_as == OUR_AS,
                 add_path: peer.add_path.send,
+                graceful: p % 2 == 0,
                 conn,
                 buffer: Vec::new(),
                 held: BTreeMap::new(),
@@ -244,9 +274,12 @@ impl Rig {
     }
 
     fn read_all(&mut self) {
-        for _ in 0..4 {
+        for round in 0..5 {
             for p in 0..u8::try_from(self.peers.len()).unwrap() {
                 while self.peers[usize::from(p)].up && self.read(p, 4096) > 0 {}
+            }
+            if round == 4 {
+                return; // nothing happens after they read for the last time
             }
             self.now += Duration::from_millis(250);
             self.speaker.handle(self.now, Input::Tick);
@@ -299,7 +332,8 @@ impl Rig {
         let from: usize = route.from[1..].parse().unwrap();
         let internal = self.peers[p].internal && self.peers[from].internal;
         let transit = p == 3 && !self.peers[from].internal;
-        !(transit || internal && p != 0 && from != 0)
+        let stale = route.long_lived && !self.peers[p].graceful;
+        !(stale || transit || internal && p != 0 && from != 0)
     }
 }
 
@@ -323,6 +357,7 @@ fn op(peers: u8, prefixes: u8) -> impl Strategy<Value = Op> {
         2 => (0..peers).prop_map(Op::Return),
         1 => (0..peers).prop_map(Op::Refresh),
         1 => (0..400_u64).prop_map(Op::Wait),
+        1 => (400..1500_u64).prop_map(Op::Wait),
     ]
 }
 
@@ -587,4 +622,6 @@ fn chaos(events: &[Chaos]) {
     let learned =
         rig.speaker.routes(&RouteFilter::default()).into_iter().filter(|r| r.from.starts_with('p')).count();
     assert_eq!(learned, 0);
+    let totals = rig.speaker.totals();
+    assert!(totals.attribute_sets <= 4 + 5, "nothing but local routes holds attributes: {totals:?}");
 }

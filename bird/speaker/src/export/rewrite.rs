@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use bird_packet::attr::community;
 use bird_packet::{AttrBuilder, Family, NextHop};
 
-use super::verdict::{GroupKey, View};
+use super::verdict::{GroupKey, LongLivedTo, View};
 use crate::config::NextHopMode;
-use crate::rib::attrs::{AttrId, DecisionKey};
+use crate::rib::attrs::{AttrId, DecisionKey, flag};
 use crate::rib::net::Net;
 use crate::rib::nexthop::NhId;
 use crate::rib::table::{PeerIndex, source};
@@ -82,6 +82,9 @@ impl<N: Net> View<'_, N> {
             if !own_as_done {
                 builder.prepend(group.local_as, 1);
             }
+        }
+        if group.long_lived == LongLivedTo::Lowered && key.has(flag::LLGR_STALE) {
+            builder.local_pref(Some(0)).add_community(community::NO_EXPORT);
         }
         if group.graceful_shutdown {
             builder.add_community(community::GRACEFUL_SHUTDOWN);

@@ -36,9 +36,20 @@ pub(crate) struct GroupKey {
     pub(crate) remove_private_as: bool,
     /// Attach GRACEFUL_SHUTDOWN (RFC 8326).
     pub(crate) graceful_shutdown: bool,
-    /// The peer takes long-lived stale routes (RFC 9494).
-    pub(crate) llgr: bool,
+    /// Whether long-lived stale routes are told (RFC 9494).
+    pub(crate) long_lived: LongLivedTo,
     pub(crate) chain: Arc<Chain>,
+}
+
+/// What peers are told of long-lived stale routes (RFC 9494 §4.3, §4.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LongLivedTo {
+    /// Nothing: they would take them for good ones.
+    Nobody,
+    /// As the last resort that they are: with NO_EXPORT and LOCAL_PREF 0.
+    Lowered,
+    /// As they are: the peer knows them.
+    Known,
 }
 
 impl GroupKey {
@@ -316,7 +327,7 @@ fn communities_allow(group: &GroupKey, key: &DecisionKey) -> Result<(), ExportRe
     if key.has(flag::NO_EXPORT) && !group.internal {
         return Err(ExportReason::NoExport);
     }
-    if key.has(flag::LLGR_STALE) && !group.llgr {
+    if key.has(flag::LLGR_STALE) && group.long_lived == LongLivedTo::Nobody {
         return Err(ExportReason::LongLivedStale);
     }
     Ok(())

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bird_packet::{
-    AddPath, AfiSafi, Capability, ExtendedNextHop, Family, FamilyContext, GrFamily, GracefulRestart, MAX_LEN,
-    MAX_LEN_EXTENDED, Notification, OpenMessage, PeerKind, SessionContext,
+    AddPath, AfiSafi, Capability, ExtendedNextHop, Family, FamilyContext, GrFamily, GracefulRestart,
+    LlgrFamily, MAX_LEN, MAX_LEN_EXTENDED, Notification, OpenMessage, PeerKind, SessionContext,
 };
 
 use crate::config::{Local, PeerConfig};
@@ -29,6 +29,8 @@ pub(crate) struct Terms {
     pub(crate) refresh: bool,
     pub(crate) enhanced_refresh: bool,
     pub(crate) restart: Option<PeerRestart>,
+    /// The peer knows long-lived stale routes.
+    pub(crate) long_lived: Option<PeerLongLived>,
 }
 
 /// The peer's graceful restart capability.
@@ -40,6 +42,13 @@ pub(crate) struct PeerRestart {
     pub(crate) time: Duration,
     /// By family: is it in the capability, and were its routes kept.
     pub(crate) families: [Option<bool>; 2],
+}
+
+/// The peer's long-lived graceful restart capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerLongLived {
+    /// By family that it asks to be kept: were its routes kept over this restart, and for how long it asks.
+    pub(crate) families: [Option<(bool, Duration)>; 2],
 }
 
 fn wants(config: &PeerConfig, family: Family) -> bool {
@@ -74,6 +83,20 @@ pub(crate) fn our_open(config: &PeerConfig, local: &Local, restarting: Restartin
                 .map(|f| GrFamily { family: (*f).into(), forwarding_kept: restarting.forwarding_kept })
                 .collect(),
         }));
+    }
+    if gr.enabled && gr.long_lived.aware {
+        // Without families it says only that we know such routes (RFC 9494 §3).
+        let asked = if gr.long_lived.stale_time > 0 { families.as_slice() } else { &[] };
+        capabilities.push(Capability::LongLivedGracefulRestart(
+            asked
+                .iter()
+                .map(|f| LlgrFamily {
+                    family: (*f).into(),
+                    forwarding_kept: restarting.forwarding_kept,
+                    stale_time: gr.long_lived.stale_time,
+                })
+                .collect(),
+        ));
     }
     capabilities.push(Capability::FourOctetAs(asn));
     let add_path = config.add_path;
@@ -155,6 +178,20 @@ pub(crate) fn terms(config: &PeerConfig, local: &Local, open: &OpenMessage) -> T
         }),
         _ => None,
     });
+    // RFC 9494 §3: worth nothing without the graceful restart capability.
+    let long_lived = open.capabilities.iter().find_map(|c| match c {
+        Capability::LongLivedGracefulRestart(list) if config.graceful_restart.long_lived.aware => {
+            restart?;
+            Some(PeerLongLived {
+                families: Family::ALL.map(|family| {
+                    let listed = list.iter().find(|l| l.family == family.into())?;
+                    let time = Duration::from_secs(listed.stale_time.into());
+                    ctx.family(family).enabled.then_some((listed.forwarding_kept, time))
+                }),
+            })
+        }
+        _ => None,
+    });
     Terms {
         ctx,
         // A peer that offers extended messages may send them whether or not we do (RFC 8654 §4): only if we said so too.
@@ -164,6 +201,7 @@ pub(crate) fn terms(config: &PeerConfig, local: &Local, open: &OpenMessage) -> T
         refresh: has(&Capability::RouteRefresh),
         enhanced_refresh: has(&Capability::EnhancedRouteRefresh),
         restart,
+        long_lived,
     }
 }
 
@@ -225,6 +263,31 @@ mod tests {
         let only_v6 = PeerConfig { families: Families { ipv4: false, ipv6: true }, ..config };
         let only_v4 = OpenMessage { capabilities: Vec::new(), ..their_open() };
         assert_eq!(code(&only_v4, &only_v6), Some((2, 7)));
+    }
+
+    #[test]
+    fn long_lived_stale_routes_need_both_capabilities() {
+        let (mut config, local) = config();
+        let of = |config: &PeerConfig, open: &OpenMessage| terms(config, &local, open).long_lived;
+        assert_eq!(
+            of(&config, &their_open()).unwrap().families,
+            [None, None],
+            "it knows them and asks for nothing"
+        );
+        let mut theirs = their_open();
+        for capability in &mut theirs.capabilities {
+            if let Capability::LongLivedGracefulRestart(list) = capability {
+                let family = Family::Ipv6Unicast.into();
+                list.push(LlgrFamily { family, forwarding_kept: true, stale_time: 90 });
+            }
+        }
+        let asked = Some((true, Duration::from_secs(90)));
+        assert_eq!(of(&config, &theirs).unwrap().families, [None, asked]);
+        let mut without = theirs.clone();
+        without.capabilities.retain(|c| !matches!(c, Capability::GracefulRestart(_)));
+        assert_eq!(of(&config, &without), None, "RFC 9494 §3");
+        config.graceful_restart.long_lived.aware = false;
+        assert_eq!(of(&config, &theirs), None);
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl<N: Net> Rib<N> {
         }
         if let Some(old) = replaced.old
             && old.attr == path.attr
-            && (old.flags ^ path.flags) & !path_flag::STALE == 0
+            && (old.flags ^ path.flags) & !path_flag::LONG_LIVED == 0
         {
             core.store.release(old.attr);
             return Announced::Same;
@@ -376,7 +376,7 @@ impl<N: Net> Rib<N> {
                 let path = self.table.paths(id)[at];
                 let goes = self.purges.iter().any(|p| {
                     p.peer == path.peer
-                        && p.keep != path.epoch
+                        && (p.keep != path.epoch || path.is_long_lived())
                         && !(p.keep_previous && p.keep.wrapping_sub(1) == path.epoch)
                 });
                 if goes {
@@ -391,18 +391,14 @@ impl<N: Net> Rib<N> {
         self.purges.retain(|p| p.left > 0 && received[usize::from(p.peer)] > 0);
     }
 
-    /// The paths of one peer, to be evaluated again: prefix, identifier, attributes as received, session.
-    pub(crate) fn paths_of(&self, peer: PeerIndex) -> Vec<(N, u32, AttrId, u8)> {
+    /// The paths of one peer, to be evaluated again, with their attributes as received.
+    pub(crate) fn paths_of(&self, peer: PeerIndex) -> Vec<(N, Path)> {
         let mut found = Vec::new();
         for id in self.table.dest_ids() {
             for path in self.table.paths(id).iter().filter(|p| p.peer == peer) {
                 let original = self.table.originals.get(&(id, peer, path.rx_id));
-                found.push((
-                    self.table.net(id),
-                    path.rx_id,
-                    original.copied().unwrap_or(path.attr),
-                    path.epoch,
-                ));
+                let attr = original.copied().unwrap_or(path.attr);
+                found.push((self.table.net(id), Path { attr, ..*path }));
             }
         }
         found

@@ -33,8 +33,8 @@ pub(crate) mod path_flag {
     pub(crate) const FILTERED: u8 = 1;
     /// Its attributes are those after import policy changed them; the original ones are in [`super::Table::originals`].
     pub(crate) const EDITED: u8 = 2;
-    /// Kept over a restart of its peer (RFC 4724).
-    pub(crate) const STALE: u8 = 4;
+    /// Long-lived stale: its peer did not come back in time (RFC 9494).
+    pub(crate) const LONG_LIVED: u8 = 4;
 }
 
 /// One way to a destination.
@@ -54,6 +54,10 @@ pub(crate) struct Path {
 impl Path {
     pub(crate) fn is_filtered(&self) -> bool {
         self.flags & path_flag::FILTERED != 0
+    }
+
+    pub(crate) fn is_long_lived(&self) -> bool {
+        self.flags & path_flag::LONG_LIVED != 0
     }
 
     pub(crate) fn is_edited(&self) -> bool {
