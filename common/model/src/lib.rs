@@ -16,6 +16,7 @@
 
 #[cfg(test)]
 mod agreement;
+pub mod annotation;
 pub mod bgp;
 pub mod block;
 pub mod cluster;

@@ -248,3 +248,32 @@ fn names() {
     let errors = validate_value("Node", &json!({"metadata": {"name": long}, "spec": {}}));
     assert!(errors[0].reason.contains("too long by 1 bytes"));
 }
+
+#[test]
+fn our_annotations_are_checked_like_fields() {
+    let said = |kind: &str, annotations: Value, spec: Value| -> Vec<String> {
+        let object =
+            json!({"kind": kind, "metadata": {"name": "default", "annotations": annotations}, "spec": spec});
+        let object = decode(kind, &object, Unknown::Refuse(None)).expect("shape");
+        validate_value(kind, &object).iter().map(ToString::to_string).collect()
+    };
+    let peer = json!({"peerIP": "10.0.0.1", "asNumber": 65000});
+    let good = json!({"caracal.io/bfd": "on", "caracal.io/hold-time": "9s", "caracal.io/of-tomorrow": "x", "a.b/c": "?"});
+    assert_eq!(said("BGPPeer", good, peer.clone()), Vec::<String>::new());
+    assert_eq!(
+        said("BGPPeer", json!({"caracal.io/hold-time": "2s"}), peer.clone()),
+        [
+            "metadata.annotations[caracal.io/hold-time] = '2s' (must be 0s, or a duration of whole seconds from 3s to 65535s)"
+        ]
+    );
+    assert_eq!(
+        said("BGPPeer", json!({"caracal.io/keepalive": "2s"}), peer),
+        [
+            "metadata.annotations[caracal.io/keepalive] = '2s' (is for a BGPConfiguration only; here set spec.keepaliveTime)"
+        ]
+    );
+    let errors = said("BGPConfiguration", json!({"caracal.io/passive": "on"}), json!({}));
+    assert!(errors[0].contains("is for a BGPPeer only"), "{errors:?}");
+    // Other kinds have other annotations.
+    assert_eq!(said("BGPFilter", json!({"caracal.io/bfd": "perhaps"}), json!({})), Vec::<String>::new());
+}

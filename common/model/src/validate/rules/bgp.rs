@@ -1,15 +1,35 @@
 //! BGPPeer, BGPConfiguration, BGPFilter.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{Object, has, has_text, is_true, items, text, texts};
+use crate::annotation::BgpSettings;
+use crate::kind::Kind;
 use crate::validate::text::{cidr, is_community, peer_address};
 
 fn number(value: &Value, field: &str) -> u64 {
     value.get(field).and_then(Value::as_u64).unwrap_or_default()
 }
 
+/// Our own annotations, as strictly as fields. Unknown ones are a warning of whoever writes.
+fn annotations(object: &mut Object<'_>, kind: Kind) {
+    let given: BTreeMap<String, String> = object
+        .at("/metadata/annotations")
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+        .collect();
+    for one in BgpSettings::read(kind, &given).1 {
+        let value = Value::String(one.value);
+        object.fail(format!("metadata.annotations[{}]", one.name), Some(&value), one.reason);
+    }
+}
+
 pub(super) fn peer(object: &mut Object<'_>) {
+    annotations(object, Kind::BgpPeer);
     let spec = object.spec();
     let on = |field| has_text(spec, field);
     let asn = number(spec, "asNumber") != 0;
@@ -69,6 +89,7 @@ const DEFAULT_ONLY: [&str; 5] = [
 ];
 
 pub(super) fn configuration(object: &mut Object<'_>) {
+    annotations(object, Kind::BgpConfiguration);
     let spec = object.spec();
     let communities = items(spec, "communities");
     for (i, community) in communities.iter().enumerate() {
