@@ -11,6 +11,8 @@ use bird_speaker::config::{
     OriginTarget, Originated, PeerConfig, TunnelRule,
 };
 use bird_speaker::{config as speaker, policy};
+use caracal_model::GoDuration;
+use caracal_model::annotation::{AddPath, BfdFailure, BgpSettings, LimitAction, Timer};
 
 /// Interfaces whose connected subnets are never told: workload links and those of the service proxy.
 const NEVER_CONNECTED: [&str; 2] = ["cali*", "kube-ipvs*"];
@@ -75,6 +77,7 @@ pub(crate) fn node(from: &NodeConfig) -> Option<Translated> {
                 })
                 .collect(),
             wireguard_peers: from.kernel.wireguard_peers.clone(),
+            ecmp: from.ecmp.unwrap_or(KernelRules::default().ecmp),
             ..KernelRules::default()
         },
         ignored_interfaces: from
@@ -122,6 +125,9 @@ fn originated(from: &NodeConfig) -> Vec<Originated> {
 }
 
 fn peer(from: &intent::Peer) -> PeerConfig {
+    let settings = &from.settings;
+    let default = PeerConfig::default();
+    let keepalive = from.keepalive_seconds.or(settings.keepalive.map(seconds));
     // Calico's nodes speak one session for each family, over its own addresses.
     let families = Families { ipv4: from.address.is_ipv4(), ipv6: from.address.is_ipv6() };
     let restart_time = from
@@ -134,12 +140,19 @@ fn peer(from: &intent::Peer) -> PeerConfig {
         remote_as: from.as_number,
         local_as: from.local_as_number,
         families,
-        passive: from.passive,
+        passive: from.passive || settings.passive == Some(true),
         // Between nodes passive only avoids two calls at once; a workload is never called.
-        patience: (from.kind != intent::PeerType::LocalWorkload).then_some(PATIENCE),
+        patience: (from.kind != intent::PeerType::LocalWorkload && settings.passive != Some(true))
+            .then_some(PATIENCE),
         source_address: from.source_address,
-        keepalive: from.keepalive_seconds.map(|s| u16::try_from(s).unwrap_or(u16::MAX)),
-        connect_retry: CONNECT_RETRY,
+        hold_time: settings.hold_time.map_or(default.hold_time, |t| clamped(seconds(t))),
+        keepalive: keepalive.map(clamped),
+        connect_retry: settings.connect_retry.map_or(CONNECT_RETRY, Duration::from),
+        send_hold: match settings.send_hold_time {
+            None => default.send_hold,
+            Some(Timer::Off) => None,
+            Some(Timer::After(time)) => Some(time.into()),
+        },
         ttl_security: from.ttl_security,
         multihop: from.multihop,
         password: from.password,
@@ -150,7 +163,28 @@ fn peer(from: &intent::Peer) -> PeerConfig {
             intent::NextHopMode::Own => NextHopMode::SelfAddress,
             intent::NextHopMode::Keep => NextHopMode::Keep,
         },
-        graceful_restart: GracefulRestart { restart_time, ..GracefulRestart::default() },
+        add_path: settings.add_path.map_or(default.add_path, |way| speaker::AddPath {
+            receive: matches!(way, AddPath::Receive | AddPath::Both),
+            send: matches!(way, AddPath::Send | AddPath::Both),
+        }),
+        graceful_restart: GracefulRestart {
+            enabled: settings.graceful_restart.unwrap_or(true),
+            restart_time,
+            ..GracefulRestart::default()
+        },
+        enforce_first_as: settings.enforce_first_as.unwrap_or(default.enforce_first_as),
+        extended_next_hop: settings.extended_next_hop.unwrap_or(default.extended_next_hop),
+        extended_message: settings.extended_message.unwrap_or(default.extended_message),
+        remove_private_as: settings.remove_private_as.unwrap_or(default.remove_private_as),
+        graceful_shutdown: settings.graceful_shutdown.unwrap_or(default.graceful_shutdown),
+        bfd: from.bfd.map(|bfd| speaker::Bfd {
+            min_tx: bfd.min_tx.into(),
+            min_rx: bfd.min_rx.into(),
+            multiplier: bfd.multiplier,
+            multihop: bfd.multihop,
+            keep_routes: bfd.failure == BfdFailure::Keep,
+        }),
+        prefix_limit: settings.prefix_limit.map(|max| prefix_limit(max, settings)),
         allow_own_as: from.allow_local_as.map_or(0, |n| u8::try_from(n).unwrap_or(u8::MAX)),
         import: from.import_filters.clone(),
         export: from.export_filters.clone(),
@@ -159,8 +193,31 @@ fn peer(from: &intent::Peer) -> PeerConfig {
             Some(intent::ExportScope::Own) => ExportScope::Own,
             Some(intent::ExportScope::NoTransit) => ExportScope::NoTransit,
         },
-        ..PeerConfig::default()
+        ..default
     }
+}
+
+fn prefix_limit(max: u32, settings: &BgpSettings) -> speaker::PrefixLimit {
+    speaker::PrefixLimit {
+        max,
+        action: match settings.prefix_limit_action {
+            Some(LimitAction::Warn) => speaker::LimitAction::Warn,
+            None | Some(LimitAction::Discard) => speaker::LimitAction::Discard,
+            Some(LimitAction::Reset) => speaker::LimitAction::Reset,
+        },
+        restart: match settings.prefix_limit_restart {
+            None | Some(Timer::Off) => None,
+            Some(Timer::After(time)) => Some(time.into()),
+        },
+    }
+}
+
+fn seconds(time: GoDuration) -> u64 {
+    Duration::from(time).as_secs()
+}
+
+fn clamped(seconds: u64) -> u16 {
+    u16::try_from(seconds).unwrap_or(u16::MAX)
 }
 
 fn filter(from: &intent::Filter) -> policy::FilterSet {
@@ -212,5 +269,83 @@ fn community(from: intent::Community) -> policy::Community {
     match from {
         intent::Community::Standard(a, b) => policy::Community::Standard(a, b),
         intent::Community::Large(a, b, c) => policy::Community::Large(a, b, c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From the objects to the speaker: every annotation arrives.
+    #[test]
+    fn annotations_reach_the_speaker() {
+        let mut facts = intent::Facts::new();
+        let mut put = |key: &str, kind: &str, name: &str, annotations: &str, spec: &str| {
+            let value = format!(
+                r#"{{"kind":"{kind}","apiVersion":"projectcalico.org/v3",
+                "metadata":{{"name":"{name}","annotations":{{{annotations}}}}},"spec":{spec}}}"#
+            );
+            let key = format!("/calico/resources/v3/projectcalico.org/{key}/{name}");
+            assert_eq!(facts.update(&key, Some(value.as_bytes())).problem, None);
+        };
+        put("nodes", "Node", "a", "", r#"{"bgp":{"ipv4Address":"10.20.0.1/24"}}"#);
+        let global = r#""caracal.io/ecmp":"8","caracal.io/keepalive":"2s""#;
+        put("bgpconfigurations", "BGPConfiguration", "default", global, "{}");
+        let all = r#""caracal.io/bfd":"on","caracal.io/bfd-min-tx":"50ms","caracal.io/bfd-multiplier":"5",
+            "caracal.io/bfd-multihop":"on","caracal.io/bfd-failure":"keep","caracal.io/hold-time":"9s",
+            "caracal.io/connect-retry":"2s","caracal.io/send-hold-time":"off","caracal.io/prefix-limit":"10",
+            "caracal.io/prefix-limit-action":"reset","caracal.io/prefix-limit-restart":"1m",
+            "caracal.io/add-path":"send","caracal.io/extended-next-hop":"on","caracal.io/extended-message":"off",
+            "caracal.io/export":"own","caracal.io/remove-private-as":"on","caracal.io/enforce-first-as":"on",
+            "caracal.io/graceful-restart":"off","caracal.io/graceful-shutdown":"on","caracal.io/passive":"on""#;
+        let spec = |ip: &str| format!(r#"{{"peerIP":"{ip}","asNumber":65500}}"#);
+        put("bgppeers", "BGPPeer", "tor", all, &spec("10.20.0.254"));
+        put("bgppeers", "BGPPeer", "plain", "", &spec("10.20.0.253"));
+        let config = node(&intent::derive(&facts, "a", &intent::Env::default()).unwrap()).unwrap().config;
+        let peer = |name: &str| config.peers.iter().find(|p| p.name == name).unwrap();
+
+        let secs = Duration::from_secs;
+        let plain = PeerConfig {
+            name: "Global_10_20_0_253".into(),
+            address: "10.20.0.253".parse().unwrap(),
+            remote_as: 65500,
+            keepalive: Some(2),
+            patience: Some(PATIENCE),
+            source_address: Some("10.20.0.1".parse().unwrap()),
+            ..PeerConfig::default()
+        };
+        assert_eq!(*peer("Global_10_20_0_253"), plain);
+        let tuned = PeerConfig {
+            name: "Global_10_20_0_254".into(),
+            address: "10.20.0.254".parse().unwrap(),
+            passive: true,
+            patience: None,
+            hold_time: 9,
+            connect_retry: secs(2),
+            send_hold: None,
+            add_path: speaker::AddPath { receive: false, send: true },
+            graceful_restart: GracefulRestart { enabled: false, ..GracefulRestart::default() },
+            enforce_first_as: true,
+            extended_next_hop: true,
+            extended_message: false,
+            remove_private_as: true,
+            graceful_shutdown: true,
+            bfd: Some(speaker::Bfd {
+                min_tx: Duration::from_millis(50),
+                min_rx: Duration::from_millis(300),
+                multiplier: 5,
+                multihop: true,
+                keep_routes: true,
+            }),
+            prefix_limit: Some(speaker::PrefixLimit {
+                max: 10,
+                action: speaker::LimitAction::Reset,
+                restart: Some(secs(60)),
+            }),
+            export_scope: ExportScope::Own,
+            ..plain
+        };
+        assert_eq!(*peer("Global_10_20_0_254"), tuned);
+        assert_eq!(config.kernel.ecmp, 8);
     }
 }

@@ -1,11 +1,14 @@
 //! What one node's speaker should be: the result of [`derive`](crate::derive).
 //!
 //! The field names are the schema of `integration/golden/bgp/README.md`; `null` and an absent key mean the same,
-//! so empty values are left out. Fields beyond that schema are ours: `problems`, and on a peer `bgpPeer` and `export`.
+//! so empty values are left out. Fields beyond that schema are ours and there only when they are set: `problems` and `ecmp`, and
+//! on a peer `bgpPeer`, `export`, `bfd` and `settings`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use caracal_model::GoDuration;
+use caracal_model::annotation::{BfdFailure, BgpSettings};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -135,6 +138,9 @@ pub struct NodeConfig {
     pub export_within: Vec<IpNet>,
     /// What is programmed into the kernel.
     pub kernel: KernelRules,
+    /// From the annotation `caracal.io/ecmp`: most equal paths of a kernel route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ecmp: Option<u8>,
     /// Objects that are not followed as written, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -193,9 +199,31 @@ pub struct Peer {
     /// From the annotation `caracal.io/export`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub export: Option<ExportScope>,
+    /// From the annotations `caracal.io/bfd*`: watch the peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<Bfd>,
+    /// From the other annotations of `docs/annotations.md`, what is nearest.
+    #[serde(skip_serializing_if = "BgpSettings::is_empty")]
+    pub settings: BgpSettings,
     /// The BGPPeer object behind this peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bgp_peer: Option<String>,
+}
+
+/// How a peer is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bfd {
+    /// Shortest interval to send.
+    pub min_tx: GoDuration,
+    /// Shortest interval to receive.
+    pub min_rx: GoDuration,
+    /// Packets that may be lost.
+    pub multiplier: u8,
+    /// The peer is not on a link of this node.
+    pub multihop: bool,
+    /// What a failure that a restart may explain does to the peer's routes.
+    pub failure: BfdFailure,
 }
 
 /// A secret's name and the key inside it.

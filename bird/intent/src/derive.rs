@@ -88,7 +88,10 @@ pub fn derive(facts: &Facts, node: &str, env: &Env) -> Result<NodeConfig, Derive
         never_export_interfaces.push("tunl0".to_owned());
     }
 
-    let found = peers::find(facts, node, own, global, global_as, &families, env, &mut problems);
+    problems.extend(global.annotations.problems("BGPConfiguration(default)"));
+    problems.extend(specific.annotations.problems(&format!("BGPConfiguration(node.{node})")));
+    let inherited = specific.annotations.settings.or(&global.annotations.settings);
+    let found = peers::find(facts, node, own, global, &inherited, global_as, &families, env, &mut problems);
     let filters = peers::filters_in_use(facts, &found.peers);
     problems.sort();
     problems.dedup();
@@ -119,6 +122,7 @@ pub fn derive(facts: &Facts, node: &str, env: &Env) -> Result<NodeConfig, Derive
         internal_never_export_interfaces: never_export_interfaces,
         export_within: sorted(export_within),
         kernel: kernel_rules(facts, node, own, global, ranges),
+        ecmp: inherited.ecmp,
         families,
         problems,
     })

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use caracal_model::annotation::BgpSettings;
 use caracal_model::selector::Selector;
 use caracal_model::{BlockAffinityValue, Key, Kind, Resource, Value, prefix};
 use ipnet::IpNet;
@@ -101,6 +102,23 @@ pub(crate) struct PeerFact {
     pub(crate) filters: Vec<String>,
     pub(crate) manual_reverse: bool,
     pub(crate) export: Option<ExportScope>,
+    pub(crate) annotations: Annotations,
+}
+
+/// What an object's annotations say, and those that are not followed: a wrong one counts as not given, and must not take
+/// its object with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Annotations {
+    pub(crate) settings: BgpSettings,
+    /// Field, reason, fix.
+    pub(crate) bad: Vec<(String, String, String)>,
+}
+
+impl Annotations {
+    /// What is wrong with those of `object`.
+    pub(crate) fn problems(&self, object: &str) -> impl Iterator<Item = Problem> {
+        self.bad.iter().map(move |(field, reason, fix)| problem(object, field, reason, fix))
+    }
 }
 
 /// Which pools bird programs.
@@ -135,6 +153,7 @@ pub(crate) struct ConfigFact {
     pub(crate) programs: Programs,
     pub(crate) priority_v4: Option<u32>,
     pub(crate) priority_v6: Option<u32>,
+    pub(crate) annotations: Annotations,
 }
 
 impl Default for ConfigFact {
@@ -156,6 +175,7 @@ impl Default for ConfigFact {
             programs: Programs::default(),
             priority_v4: None,
             priority_v6: None,
+            annotations: Annotations::default(),
         }
     }
 }

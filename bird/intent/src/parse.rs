@@ -1,12 +1,14 @@
 //! Resources as they are stored, to facts. Whatever cannot be followed is an error that names field, reason and fix.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+use caracal_model::annotation::{self, BgpSettings};
 use caracal_model::selector::Selector;
 use caracal_model::{
     BgpConfiguration, BgpConfigurationSpec, BgpFilter, BgpFilterAction, BgpFilterOperation, BgpFilterRule,
-    BgpPassword, BgpPeer, BindMode, EncapMode, FilterPeerType, IpPool, Node, ProgramClusterRoutes,
+    BgpPassword, BgpPeer, BindMode, EncapMode, FilterPeerType, IpPool, Kind, Node, ProgramClusterRoutes,
     ReversePeering, ServiceAggregation, SourceAddress, WorkloadEndpoint, duration::GoDuration,
 };
 use ipnet::IpNet;
@@ -16,7 +18,8 @@ use crate::config::{
     Operation, PeerScope, PrefixLength, RouteSource, Rule, SecretRef,
 };
 use crate::facts::{
-    ConfigFact, Encapsulation, Locals, NodeFact, PeerFact, PoolFact, Programs, Remote, WorkloadFact,
+    Annotations, ConfigFact, Encapsulation, Locals, NodeFact, PeerFact, PoolFact, Programs, Remote,
+    WorkloadFact,
 };
 
 /// Narrows what a peer is told.
@@ -151,6 +154,7 @@ pub(crate) fn peer(peer: &BgpPeer) -> Result<PeerFact> {
         filters: spec.filters.clone(),
         manual_reverse: spec.reverse_peering == Some(ReversePeering::Manual),
         export,
+        annotations: annotations(Kind::BgpPeer, &peer.metadata.annotations),
     })
 }
 
@@ -222,7 +226,26 @@ pub(crate) fn config(config: &BgpConfiguration) -> Result<ConfigFact> {
         },
         priority_v4: priority(spec.ipv4_normal_route_priority, "spec.ipv4NormalRoutePriority")?,
         priority_v6: priority(spec.ipv6_normal_route_priority, "spec.ipv6NormalRoutePriority")?,
+        annotations: annotations(Kind::BgpConfiguration, &config.metadata.annotations),
     })
+}
+
+/// Our annotations; those that are wrong or unknown are kept as problems.
+fn annotations(kind: Kind, given: &BTreeMap<String, String>) -> Annotations {
+    let (settings, refused) = BgpSettings::read(kind, given);
+    let path = |name: &str| format!("metadata.annotations[{name}]");
+    let mut bad: Vec<(String, String, String)> = refused
+        .into_iter()
+        .map(|one| {
+            let reason = format!("`{}` is not followed: it {}", one.value, one.reason);
+            (path(&one.name), reason, "correct or remove the annotation".into())
+        })
+        .collect();
+    for name in annotation::unknown(kind, given.keys().map(String::as_str)) {
+        let fix = "correct its name (docs/annotations.md has all), or remove it";
+        bad.push((path(name), "is no annotation that BGP knows".into(), fix.into()));
+    }
+    Annotations { settings, bad }
 }
 
 pub(crate) fn pool(pool: &IpPool) -> Result<PoolFact> {

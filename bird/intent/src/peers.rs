@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use caracal_model::GoDuration;
+use caracal_model::annotation::{BfdFailure, BgpSettings};
 use ipnet::IpNet;
 
 use crate::config::{
-    Direction, Family, Filter, HostRoute, NextHopMode, Peer, PeerType, Problem, Rule, SecretRef,
+    Bfd, Direction, Family, Filter, HostRoute, NextHopMode, Peer, PeerType, Problem, Rule, SecretRef,
 };
 use crate::derive::Env;
 use crate::facts::{ConfigFact, Facts, FilterFact, Locals, NodeFact, PeerFact, Remote};
 
 /// Hops allowed where TTL security does not say less.
 const MULTIHOP: u8 = 64;
+/// Calico's nodes and common routers agree on this: 300 ms, three may be lost.
+const BFD_INTERVAL: GoDuration = GoDuration::from_nanos(300_000_000);
+const BFD_MULTIPLIER: u8 = 3;
 
 /// The peers of a node and the static routes that reach some of them.
 pub(crate) struct Found {
@@ -51,6 +56,7 @@ pub(crate) fn find(
     node: &str,
     own: &NodeFact,
     global: &ConfigFact,
+    inherited: &BgpSettings,
     global_as: u32,
     families: &[Family],
     env: &Env,
@@ -83,8 +89,43 @@ pub(crate) fn find(
             peers.push(peer(facts, peering, own_address, own, node_as, env, problems));
         }
     }
+    for peer in &mut peers {
+        let settings = peer.settings.or(inherited);
+        peer.bfd = bfd(peer, own, &settings);
+        // What is told elsewhere is not told twice.
+        peer.settings = BgpSettings {
+            bfd: None,
+            bfd_min_tx: None,
+            bfd_min_rx: None,
+            bfd_multiplier: None,
+            bfd_multihop: None,
+            bfd_failure: None,
+            ecmp: None,
+            ..settings
+        };
+    }
     peers.sort_by(|a, b| a.name.cmp(&b.name));
     Found { peers, host_routes }
+}
+
+/// Whether and how a peer is watched.
+fn bfd(peer: &Peer, own: &NodeFact, settings: &BgpSettings) -> Option<Bfd> {
+    settings.bfd.filter(|on| *on)?;
+    let subnet = match Family::of(peer.address) {
+        Family::Ipv4 => own.v4,
+        Family::Ipv6 => own.v6,
+    };
+    let link_local = matches!(peer.address, IpAddr::V6(a) if a.is_unicast_link_local());
+    let on_link = link_local
+        || peer.kind == PeerType::LocalWorkload
+        || peer.reachable_by.is_none() && subnet.is_some_and(|s| s.contains(&peer.address));
+    Some(Bfd {
+        min_tx: settings.bfd_min_tx.unwrap_or(BFD_INTERVAL),
+        min_rx: settings.bfd_min_rx.unwrap_or(BFD_INTERVAL),
+        multiplier: settings.bfd_multiplier.unwrap_or(BFD_MULTIPLIER),
+        multihop: settings.bfd_multihop.unwrap_or(!on_link),
+        failure: settings.bfd_failure.unwrap_or(BfdFailure::Drop),
+    })
 }
 
 /// The filters that `peers` name, in the directions and families in which they name them.
@@ -343,6 +384,8 @@ fn mesh(
                     export_filters: Vec::new(),
                     reachable_by: None,
                     export: None,
+                    bfd: None,
+                    settings: BgpSettings::default(),
                     bgp_peer: None,
                 },
             );
@@ -375,6 +418,7 @@ fn peer(
     let reflect = internal && own.cluster_id.is_some() && peering.cluster_id != own.cluster_id;
     let object = format!("BGPPeer({})", peering.name);
     let password_ref = readable(fact.password.as_ref(), &object, "spec.password", env, problems);
+    problems.extend(fact.annotations.problems(&object));
     Peer {
         name: peer_name(prefix, address, peering.port),
         kind,
@@ -400,6 +444,12 @@ fn peer(
         export_filters: filters(facts, fact, Direction::Export, family),
         reachable_by: peering.reachable_by,
         export: fact.export,
+        bfd: None,
+        settings: BgpSettings {
+            // Between nodes both ends would wait.
+            passive: fact.annotations.settings.passive.filter(|_| peering.by_address && !peering.calico_node),
+            ..fact.annotations.settings
+        },
         bgp_peer: Some(peering.name.to_owned()),
     }
 }

@@ -228,3 +228,87 @@ fn a_password_is_set_only_when_the_agent_knows_the_secret_and_is_never_printed()
     assert!(config.peers[0].password && config.problems.is_empty());
     assert!(!serde_json::to_string(&config).unwrap().contains("\"bgp\""));
 }
+
+/// What the nearest object says counts, setting by setting; the mesh follows BGPConfiguration.
+#[test]
+fn annotations_are_taken_from_the_nearest_object() {
+    let mut store = Store::new();
+    let annotated = |kind: &str, name: &str, annotations: &str, spec: &str| {
+        format!(
+            r#"{{"kind":"{kind}","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}","annotations":{{{annotations}}}}},"spec":{spec}}}"#
+        )
+    };
+    let default = r#""caracal.io/bfd":"on","caracal.io/hold-time":"90s","caracal.io/ecmp":"8""#;
+    let here = r#""caracal.io/hold-time":"30s","caracal.io/graceful-shutdown":"on""#;
+    let tor =
+        r#""caracal.io/hold-time":"9s","caracal.io/bfd-min-rx":"100ms","caracal.io/prefix-limit":"1000""#;
+    let far = r#""caracal.io/bfd":"off""#;
+    for (key, value) in [
+        (format!("{CONFIGS}default"), annotated("BGPConfiguration", "default", default, "{}")),
+        (format!("{CONFIGS}node.node-a"), annotated("BGPConfiguration", "node.node-a", here, "{}")),
+        (
+            format!("{PEERS}tor"),
+            annotated("BGPPeer", "tor", tor, r#"{"peerIP":"10.20.0.254","asNumber":65500}"#),
+        ),
+        (
+            format!("{PEERS}far"),
+            annotated("BGPPeer", "far", far, r#"{"peerIP":"10.99.0.1","asNumber":65501}"#),
+        ),
+        (
+            format!("{PEERS}remote"),
+            annotated("BGPPeer", "remote", "", r#"{"peerIP":"10.99.0.2","asNumber":65502}"#),
+        ),
+    ] {
+        assert_eq!(store.put(&key, &value), None);
+    }
+    let config = store.derive();
+    assert_eq!(config.problems, []);
+    assert_eq!(config.ecmp, Some(8));
+    let peer = |name: &str| config.peers.iter().find(|p| p.name == name).unwrap();
+    let shown = |name: &str| serde_json::to_value(peer(name)).unwrap();
+    assert_eq!(
+        shown("Global_10_20_0_254")["settings"],
+        serde_json::json!({"holdTime": "9s", "prefixLimit": 1000, "gracefulShutdown": true})
+    );
+    assert_eq!(
+        shown("Global_10_20_0_254")["bfd"],
+        serde_json::json!({"minTx": "300ms", "minRx": "100ms", "multiplier": 3, "multihop": false, "failure": "drop"})
+    );
+    assert_eq!(peer("Global_10_99_0_1").bfd, None, "its own word is off");
+    assert!(peer("Global_10_99_0_2").bfd.unwrap().multihop, "it is not in the node's subnet");
+    let mesh = shown("Mesh_10_20_0_2");
+    assert_eq!(mesh["settings"], serde_json::json!({"holdTime": "30s", "gracefulShutdown": true}));
+    assert_eq!(mesh["bfd"]["multihop"], false);
+    // Another node has the default's.
+    let other = derive(&store.0, "node-b", &Env::default()).unwrap();
+    let mesh = other.peers.iter().find(|p| p.name == "Mesh_10_20_0_1").unwrap();
+    assert_eq!(serde_json::to_value(mesh.settings).unwrap(), serde_json::json!({"holdTime": "1m30s"}));
+}
+
+#[test]
+fn a_wrong_annotation_counts_as_not_given_and_is_named() {
+    let mut store = Store::new();
+    let value = r#"{"kind":"BGPPeer","apiVersion":"projectcalico.org/v3","metadata":{"name":"tor","annotations":
+        {"caracal.io/hold-time":"2s","caracal.io/bdf":"on","caracal.io/bfd":"on","caracal.io/ecmp":"2"}},
+        "spec":{"peerIP":"10.20.0.254","asNumber":65500}}"#;
+    assert_eq!(store.put(&format!("{PEERS}tor"), value), None);
+    let config = store.derive();
+    assert_eq!(config.peers[0].settings.hold_time, None);
+    assert!(config.peers[0].bfd.is_some());
+    let said: Vec<String> = config.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "BGPPeer(tor) metadata.annotations[caracal.io/bdf]: is no annotation that BGP knows; \
+             correct its name (docs/annotations.md has all), or remove it",
+            "BGPPeer(tor) metadata.annotations[caracal.io/ecmp]: `2` is not followed: it is for a BGPConfiguration only; \
+             correct or remove the annotation",
+            "BGPPeer(tor) metadata.annotations[caracal.io/hold-time]: `2s` is not followed: it must be 0s, or a duration of \
+             whole seconds from 3s to 65535s; correct or remove the annotation",
+        ]
+    );
+    // Not the business of a node that has no session by it.
+    let value = value.replace("\"spec\":{", "\"spec\":{\"node\":\"node-b\",");
+    assert_eq!(store.put(&format!("{PEERS}tor"), &value), None);
+    assert_eq!(store.derive().problems, []);
+}

@@ -148,6 +148,8 @@ pub struct PeerConfig {
     pub remove_private_as: bool,
     /// Leave the session in graceful shutdown (RFC 8326): tell the community, lower LOCAL_PREF on import.
     pub graceful_shutdown: bool,
+    /// The shell watches the peer and says when it is gone ([`crate::io::Command::Unreachable`]).
+    pub bfd: Option<Bfd>,
     /// Protection against a leaking peer.
     pub prefix_limit: Option<PrefixLimit>,
     /// Names of import filters, in order.
@@ -194,6 +196,7 @@ impl Default for PeerConfig {
             extended_message: true,
             remove_private_as: false,
             graceful_shutdown: false,
+            bfd: None,
             prefix_limit: None,
             import: Vec::new(),
             export: Vec::new(),
@@ -295,6 +298,21 @@ impl Default for GracefulRestart {
             long_lived: LongLived::default(),
         }
     }
+}
+
+/// How a peer is watched with BFD (RFC 5880).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bfd {
+    /// Shortest interval at which we send.
+    pub min_tx: Duration,
+    /// Shortest interval at which we receive.
+    pub min_rx: Duration,
+    /// How many of our packets may be lost.
+    pub multiplier: u8,
+    /// Across routers (RFC 5883) instead of on the link (RFC 5881).
+    pub multihop: bool,
+    /// A failure that a restart of the peer may explain keeps its routes where graceful restart is agreed.
+    pub keep_routes: bool,
 }
 
 /// Limit of accepted prefixes of a peer, per family.

@@ -217,7 +217,7 @@ pub const TABLE: &[Annotation] = &[
         on: On::Peer,
         takes: ON_OFF,
         default: "off",
-        effect: "never call the peer, only be called",
+        effect: "never call the peer, only be called; counts where spec.peerIP names a router that is no node",
     },
     Annotation {
         name: "caracal.io/ecmp",
@@ -309,7 +309,7 @@ impl Serialize for Timer {
 macro_rules! settings {
     ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => {
         /// What an object's annotations say. `None`: nothing.
-        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
         #[serde(rename_all = "camelCase")]
         pub struct BgpSettings {
             $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
