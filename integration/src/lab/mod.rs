@@ -20,6 +20,17 @@ pub use stream::{Stream, StreamReport};
 pub use wait::eventually;
 pub use watch::{RouteChange, RouteWatch};
 
+/// Where runs keep their files: in memory where the system has a place for that, so that no figure holds the wait of a
+/// datastore for a disk that others write to.
+fn scratch() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if nix::unistd::access(&memory, nix::unistd::AccessFlags::W_OK).is_ok() {
+        memory
+    } else {
+        std::env::temp_dir()
+    }
+}
+
 /// One run of a test, a bench or the demo. Dropping it ends its processes and removes its namespaces.
 #[derive(Debug)]
 pub struct Lab {
@@ -38,7 +49,7 @@ impl Lab {
         let tag = format!("{name}-{}", std::process::id());
         let dir = tempfile::Builder::new()
             .prefix(&format!("{tag}-"))
-            .tempdir()
+            .tempdir_in(scratch())
             .context("lab: scratch directory")?;
         Ok(Self { tag, dir, spaces: Vec::new(), keep_logs: std::env::var_os("LAB_KEEP_LOGS").is_some() })
     }
