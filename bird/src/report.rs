@@ -72,6 +72,7 @@ fn fix(reason: &DownReason) -> &'static str {
         DownReason::Closed(_) => {
             "look at the peer's log: it hung up without a reason; a wrong password or an unknown neighbour does that"
         }
+        DownReason::Rival { .. } => "remove the BGPPeer that is not meant, or correct its peerIP",
         DownReason::Admin(_) => "nothing: it was asked for",
     }
 }

@@ -114,6 +114,8 @@ pub struct PeerConfig {
     pub keepalive: Option<u16>,
     /// Longest pause between two attempts to connect; the first come within 100 ms.
     pub connect_retry: Duration,
+    /// Wait this long for the peer's OPEN before sending ours (RFC 4271 DelayOpen); `None`: do not.
+    pub delay_open: Option<Duration>,
     /// How long to stay away after the peer or we ended the session with an error: first and longest pause.
     pub error_wait: (Duration, Duration),
     /// End a session whose peer reads nothing for this long (RFC 9687); `None`: off. Zero: twice the hold time.
@@ -179,6 +181,7 @@ impl Default for PeerConfig {
             hold_time: 240,
             keepalive: None,
             connect_retry: Duration::from_secs(5),
+            delay_open: None,
             error_wait: (Duration::from_secs(1), Duration::from_secs(30)),
             send_hold: Some(Duration::ZERO),
             ttl_security: None,

@@ -30,6 +30,7 @@ pub(crate) struct Conn {
     pub(crate) hold_at: Option<Time>,
     pub(crate) keepalive_at: Option<Time>,
     pub(crate) dial_at: Option<Time>,
+    pub(crate) delay_at: Option<Time>,
     pub(crate) send_hold_at: Option<Time>,
     /// Earliest look that is in the timers.
     pub(crate) armed: Option<Time>,
@@ -44,7 +45,10 @@ pub(crate) struct Conn {
 impl Conn {
     /// The earliest of its deadlines.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        [self.hold_at, self.keepalive_at, self.dial_at, self.send_hold_at].into_iter().flatten().min()
+        [self.hold_at, self.keepalive_at, self.dial_at, self.delay_at, self.send_hold_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Queues a message that is not a route.
@@ -63,6 +67,7 @@ impl Conn {
         self.hold_at = None;
         self.keepalive_at = None;
         self.dial_at = None;
+        self.delay_at = None;
         self.send_hold_at = None;
         self.tail = Vec::new();
     }
@@ -97,6 +102,7 @@ impl Conns {
             hold_at: None,
             keepalive_at: None,
             dial_at: None,
+            delay_at: None,
             send_hold_at: None,
             armed: None,
             signalled: false,

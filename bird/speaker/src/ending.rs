@@ -16,6 +16,9 @@ const EXPECTED_BACK: Duration = Duration::from_mins(2);
 /// Least send hold time (RFC 9687 §4.3).
 const SEND_HOLD: Duration = Duration::from_mins(8);
 
+/// The other connection of the two stays.
+const COLLISION: Option<(u8, u8)> = Some((6, Cease::CollisionResolution as u8));
+
 /// How a session ended, as far as what follows depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -38,7 +41,7 @@ impl Speaker {
                 self.forget_conn(index, at);
                 self.call_failed(now, index, DownReason::Closed(reason));
             }
-            Phase::OpenSent | Phase::OpenConfirm | Phase::Established => {
+            Phase::Delayed | Phase::OpenSent | Phase::OpenConfirm | Phase::Established => {
                 self.lose(now, at, DownReason::Closed(reason), Ending::Lost, None);
             }
         }
@@ -80,7 +83,7 @@ impl Speaker {
             let name = peer.name.clone();
             self.event(Event::Down { peer: name, reason: reason.clone() });
             self.leave_session(now, index, at, ending);
-        } else {
+        } else if !(code == COLLISION && peer.yields()) {
             self.report_failure(index, reason.clone());
         }
         self.recover(now, index, code, was_established);
@@ -154,9 +157,9 @@ impl Speaker {
             return;
         }
         // The other connection of a collision is the session; a session that broke is tried again at once.
-        let collision = Some((6, Cease::CollisionResolution as u8));
-        if code == collision || (code.is_none() && was_established) {
-            self.retry_in(now, index, crate::peer::FIRST_RETRY);
+        if code == COLLISION || (code.is_none() && was_established) {
+            let pause = if peer.yields() { peer.config.connect_retry } else { crate::peer::FIRST_RETRY };
+            self.retry_in(now, index, pause);
             return;
         }
         if code.is_none() {
@@ -255,10 +258,12 @@ impl Speaker {
         let Some(c) = self.conns.get_mut(at).filter(|c| c.armed == Some(armed)) else { return };
         c.armed = None;
         let due = |t: Option<Time>| t.is_some_and(|t| t <= now);
-        let (dial, hold) = (due(c.dial_at), due(c.hold_at));
+        let (dial, delay, hold) = (due(c.dial_at), due(c.delay_at), due(c.hold_at));
         let (send_hold, keepalive) = (due(c.send_hold_at), due(c.keepalive_at));
         if dial {
             self.happen(now, at, Happening::DialTimer);
+        } else if delay {
+            self.happen(now, at, Happening::DelayTimer);
         } else if hold {
             self.happen(now, at, Happening::HoldTimer);
         } else if send_hold {

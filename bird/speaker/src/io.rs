@@ -275,6 +275,17 @@ pub enum DownReason {
     /// We could not call.
     #[error("{0}")]
     Connect(ConnectError),
+    /// Another peer is configured for the same address and has the session.
+    #[error(
+        "two peers are configured for the address {address}: {rival} has the session; remove one of them, or give each \
+         a source address or port of its own"
+    )]
+    Rival {
+        /// The address.
+        address: IpAddr,
+        /// The other peer.
+        rival: Arc<str>,
+    },
     /// The configuration no longer wants it.
     #[error("{0}")]
     Admin(&'static str),

@@ -56,6 +56,7 @@ mod receive;
 mod reconfigure;
 pub mod restart;
 mod rib;
+mod rivals;
 mod session;
 mod shell;
 mod speaker;

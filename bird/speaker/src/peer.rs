@@ -158,6 +158,11 @@ impl Peer {
         changed
     }
 
+    /// Whether another peer with its address had the session when it last looked.
+    pub(crate) fn yields(&self) -> bool {
+        matches!(self.last_error, Some(DownReason::Rival { .. }))
+    }
+
     /// Whether it may have a session at all.
     pub(crate) fn is_wanted(&self) -> bool {
         self.config.enabled && !self.removed && !self.held_down

@@ -61,7 +61,7 @@ impl Speaker {
         }
         let outcome = match step(phase, Happening::Message(message.kind)) {
             Step::TakeUpdate => self.on_update(now, at, index, message.body),
-            Step::TakeOpen => {
+            Step::TakeOpen | Step::AnswerOpen => {
                 OpenMessage::decode(message.body).and_then(|open| self.take_open(now, at, open))
             }
             Step::TakeRefresh => self.on_refresh(at, index, message.body),

@@ -9,13 +9,13 @@ use bird_packet::{Cease, Family, Notification, OpenMessage, PeerKind, encode_kee
 use crate::config::PeerConfig;
 use crate::ending::{Ending, ending_of};
 use crate::export::verdict::{GroupKey, LongLivedTo, SourcePeer};
-use crate::fsm::negotiate::{self, Restarting, Terms};
+use crate::fsm::negotiate::{self, Terms};
 use crate::fsm::{Happening, Phase, Step, ours_survives, step};
 use crate::io::{ConnId, ConnectError, Dial, DownReason, Event, Output, Time};
-use crate::peer::Peer;
 use crate::rib::decide::PeerRank;
 use crate::rib::net::address_bits;
 use crate::rib::table::PeerIndex;
+use crate::rivals;
 use crate::speaker::Speaker;
 use crate::view::Said;
 
@@ -31,6 +31,10 @@ impl Speaker {
         if !peer.is_called() || !peer.conns.is_empty() || self.stopped {
             return;
         }
+        if self.rival_goes_first(now, index) {
+            return;
+        }
+        let Some(peer) = self.peer(index) else { return };
         let config = peer.config.clone();
         let name = peer.name.clone();
         let remote = SocketAddr::new(config.address, config.port);
@@ -60,10 +64,13 @@ impl Speaker {
 
     pub(crate) fn on_connected(&mut self, now: Time, id: ConnId, local: SocketAddr) {
         let Some(at) = self.conns.find(id) else { return };
-        if let Some(c) = self.conns.get_mut(at) {
-            c.local = Some(local);
+        let Some(c) = self.conns.get_mut(at) else { return };
+        c.local = Some(local);
+        let (peer, dialing) = (c.peer, c.phase == Phase::Dialing);
+        match self.peer(peer).and_then(|p| p.config.delay_open) {
+            Some(delay) if dialing => self.delay_open(now, at, delay),
+            _ => self.happen(now, at, Happening::Connected),
         }
-        self.happen(now, at, Happening::Connected);
     }
 
     pub(crate) fn on_connect_failed(&mut self, now: Time, id: ConnId, reason: ConnectError) {
@@ -104,11 +111,12 @@ impl Speaker {
         if self.stopped {
             return Err("the speaker is stopping");
         }
-        let index = match self.peer_for_call(remote.ip(), local.ip()) {
-            Ok(index) => index,
+        let candidates = match self.peers_for_call(remote.ip(), local.ip()) {
+            Ok(candidates) => candidates,
             Err(Some(reason)) => return Err(reason),
-            Err(None) => self.dynamic_peer(now, remote.ip())?,
+            Err(None) => vec![self.dynamic_peer(now, remote.ip())?],
         };
+        let Some(&index) = candidates.first() else { return Err("the peer is gone") };
         // A caller that calls again has given up its last call.
         let stale: Vec<usize> = self
             .peer(index)
@@ -122,26 +130,15 @@ impl Speaker {
         let at = self.conns.add(index, Phase::OpenSent, remote);
         let Some(peer) = self.peer_mut(index) else { return Err("the peer is gone") };
         peer.conns.push(at);
+        let delay = peer.config.delay_open;
         if let Some(c) = self.conns.get_mut(at) {
             c.local = Some(local);
         }
-        self.send_open(now, at);
-        self.conns.get(at).map(|c| c.id).ok_or("the connection is gone")
-    }
-
-    fn peer_for_call(&self, remote: IpAddr, local: IpAddr) -> Result<PeerIndex, Option<&'static str>> {
-        let mut refusal = None;
-        let mut found: Option<&Peer> = None;
-        for peer in self.peers.iter().flatten().filter(|p| p.config.address == remote) {
-            if !peer.is_wanted() {
-                refusal = Some("the peer is disabled");
-            } else if peer.config.source_address.is_some_and(|source| source != local) {
-                refusal = Some("it called another address than this session's source address");
-            } else if found.is_none_or(|f| f.established.is_some() && peer.established.is_none()) {
-                found = Some(peer);
-            }
+        match delay.or(self.must_show(&candidates).then_some(rivals::SHOW)) {
+            Some(delay) => self.delay_open(now, at, delay),
+            None => self.send_open(now, at),
         }
-        found.map(|p| p.index).ok_or(refusal)
+        self.conns.get(at).map(|c| c.id).ok_or("the connection is gone")
     }
 
     fn dynamic_peer(&mut self, now: Time, remote: IpAddr) -> Result<PeerIndex, &'static str> {
@@ -197,6 +194,7 @@ impl Speaker {
             // These need the message itself: see `receive`.
             Step::Ignore
             | Step::Alive
+            | Step::AnswerOpen
             | Step::TakeOpen
             | Step::TakeUpdate
             | Step::TakeRefresh
@@ -204,19 +202,23 @@ impl Speaker {
         }
     }
 
+    /// RFC 4271 §8.1.1, DelayOpen: the peer's OPEN may come first.
+    fn delay_open(&mut self, now: Time, at: usize, delay: Duration) {
+        if let Some(c) = self.conns.get_mut(at) {
+            c.phase = Phase::Delayed;
+            c.dial_at = None;
+            c.delay_at = Some(now + delay);
+        }
+        self.arm_conn(at);
+    }
+
     fn send_open(&mut self, now: Time, at: usize) {
         let Some(index) = self.conns.get(at).map(|c| c.peer) else { return };
-        let Some(peer) = self.peer(index) else { return };
-        let (config, had_session) = (peer.config.clone(), peer.counters.established > 0);
-        let restarting = Restarting {
-            restarted: self.restart.says_restarted(),
-            // While we run, a connection that breaks takes nothing out of the kernel.
-            forwarding_kept: self.restart.forwarding_kept() || had_session,
-        };
-        let open = negotiate::our_open(&config, &self.config.local, restarting);
+        let Some(open) = self.open_to(index) else { return };
         if let Some(c) = self.conns.get_mut(at) {
             c.phase = Phase::OpenSent;
             c.dial_at = None;
+            c.delay_at = None;
             c.hold_at = Some(now + OPEN_HOLD);
             c.send(|out| open.encode(out));
         }
@@ -229,7 +231,10 @@ impl Speaker {
 
     /// The peer's OPEN came in: judge it, resolve collisions, go to OpenConfirm.
     pub(crate) fn take_open(&mut self, now: Time, at: usize, open: OpenMessage) -> Result<(), Notification> {
-        let Some(index) = self.conns.get(at).map(|c| c.peer) else { return Ok(()) };
+        let Some(index) = self.rightful(now, at, &open)? else { return Ok(()) };
+        if self.conns.get(at).is_some_and(|c| c.phase == Phase::Delayed) {
+            self.send_open(now, at);
+        }
         let Some(peer) = self.peer(index) else { return Ok(()) };
         let config = peer.config.clone();
         let local = self.config.local;
@@ -367,6 +372,7 @@ impl Speaker {
         self.arm_conn(at);
         self.arm_peer(index);
         self.event(Event::Up { peer: name, peer_as: open.asn, router_id: open.router_id });
+        self.report_rivals_of(index);
         self.check_restart(now);
     }
 

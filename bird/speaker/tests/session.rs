@@ -257,3 +257,96 @@ fn ipv4_routes_go_over_an_ipv6_link() {
     let bird_speaker::io::FibTarget::Hops(hops) = &route.target else { panic!("{route:?}") };
     assert_eq!((hops[0].via.to_string().as_str(), hops[0].device.as_deref()), ("fe80::2", Some("uplink0")));
 }
+
+/// RFC 4271, DelayOpen: the other side's OPEN may come first.
+#[test]
+fn an_open_may_wait_for_the_peers() {
+    let delayed = |p: PeerConfig, delay| PeerConfig { delay_open: Some(delay), ..p };
+    // Both wait: the timer ends it. One waits: it answers at once.
+    for (other, earliest, latest) in [(Some(secs(2)), secs(2), secs(3)), (None, millis(0), millis(500))] {
+        for passive in [false, true] {
+            let far = match other {
+                Some(delay) => delayed(peer(0, 65000), delay),
+                None => peer(0, 65000),
+            };
+            let mut world = World::of(vec![
+                node(0, 65000, vec![PeerConfig { passive, ..delayed(peer(1, 65001), secs(2)) }]),
+                node(1, 65001, vec![far]),
+            ]);
+            let took = world.until(secs(5), "session", |w| w.up(0, 1) && w.up(1, 0));
+            assert!((earliest..latest).contains(&took), "{other:?} {passive}: {took:?}");
+            world.run(secs(1));
+            assert_eq!(world.heard_prefixes(0, 1), ["10.65.1.0/26"]);
+        }
+    }
+}
+
+fn failures(world: &World, n: usize, name: &str) -> Vec<String> {
+    let of = |e: &Event| match e {
+        Event::Failed { peer, reason } if **peer == *name => Some(reason.to_string()),
+        _ => None,
+    };
+    world.nodes[n].events.iter().filter_map(of).collect()
+}
+
+/// The mesh has n1 with the right AS, and a BGPPeer has its address with another.
+#[test]
+fn of_two_peers_for_one_address_the_fitting_one_has_the_session_and_the_other_says_why() {
+    for (right_first, passive, latency) in [
+        (true, false, 1),
+        (true, true, 1),
+        (false, false, 1),
+        (false, true, 1),
+        (false, false, 30),
+        (true, false, 0),
+    ] {
+        let mesh = PeerConfig { passive, ..peer(1, 65001) };
+        let wrong = PeerConfig { name: "wrong".into(), ..peer(1, 65009) };
+        let peers = if right_first { vec![mesh, wrong] } else { vec![wrong, mesh] };
+        let mut world = World::of(vec![node(0, 65000, peers), node(1, 65001, vec![peer(0, 65000)])]);
+        world.latency = millis(latency);
+        let case = format!("right first {right_first}, passive {passive}, latency {latency}");
+        world.until(secs(8), &case, |w| w.up(0, 1) && w.up(1, 0));
+        world.run(secs(600));
+        assert!(world.up(0, 1) && world.up(1, 0), "{case}");
+        assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26"]);
+        let said = failures(&world, 0, "wrong");
+        assert_eq!(said.len(), 1, "{case}: {said:?}");
+        assert!(
+            said[0].starts_with("two peers are configured for the address 10.20.0.2: n1 has"),
+            "{said:?}"
+        );
+        for n in [0, 1] {
+            let sessions = world.nodes[n].events.iter().filter(|e| matches!(e, Event::Up { .. })).count();
+            let losses = world.nodes[n].events.iter().filter(|e| matches!(e, Event::Down { .. })).count();
+            assert_eq!((sessions, losses), (1, 0), "{case}: {:?}", world.nodes[n].events);
+        }
+        assert!(failures(&world, 1, "n0").len() <= 1, "{case}: {:?}", failures(&world, 1, "n0"));
+        // It is the same after the session was lost.
+        world.handle(1, Input::Command(Command::Reset { peer: "n0".into() }));
+        world.run(millis(100));
+        world.until(secs(10), &case, |w| w.up(0, 1) && w.up(1, 0));
+        world.run(secs(60));
+        assert!(
+            world.up(0, 1) && failures(&world, 0, "wrong").len() <= 3,
+            "{case}: {:?}",
+            failures(&world, 0, "wrong")
+        );
+    }
+}
+
+#[test]
+fn the_rival_that_is_left_has_the_session() {
+    let one = node(0, 65000, vec![peer(1, 65001), PeerConfig { name: "twin".into(), ..peer(1, 65001) }]);
+    let mut world = World::of(vec![one.clone(), node(1, 65001, vec![peer(0, 65000)])]);
+    world.until(secs(3), "session", |w| w.up(0, 1) && w.up(1, 0));
+    world.run(secs(30));
+    assert_eq!(failures(&world, 0, "twin").len(), 1);
+    world.configure(0, Config { peers: one.peers[1..].to_vec(), ..one });
+    let twin = |w: &World| {
+        w.nodes[0].speaker.as_ref().unwrap().peer_state("twin") == Some(State::Established) && w.up(1, 0)
+    };
+    world.until(secs(10), "the other's session", twin);
+    world.run(secs(1));
+    assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26"]);
+}

@@ -44,6 +44,8 @@ impl std::fmt::Display for State {
 pub(crate) enum Phase {
     /// Being made.
     Dialing,
+    /// Connected; our OPEN waits for the peer's (RFC 4271 DelayOpenTimer).
+    Delayed,
     OpenSent,
     OpenConfirm,
     Established,
@@ -55,6 +57,7 @@ impl Phase {
     pub(crate) fn state(self) -> State {
         match self {
             Phase::Dialing => State::Connect,
+            Phase::Delayed => State::Active,
             Phase::OpenSent => State::OpenSent,
             Phase::OpenConfirm => State::OpenConfirm,
             Phase::Established => State::Established,
@@ -72,6 +75,7 @@ pub(crate) enum Happening {
     SendHoldTimer,
     KeepaliveTimer,
     DialTimer,
+    DelayTimer,
 }
 
 /// What to do about it.
@@ -80,6 +84,8 @@ pub(crate) enum Step {
     Ignore,
     /// Send OPEN, go to OpenSent.
     SendOpen,
+    /// The peer's OPEN came before ours: send ours, then judge the peer's.
+    AnswerOpen,
     /// Judge the OPEN; if it is good, resolve collisions, answer with KEEPALIVE, go to OpenConfirm.
     TakeOpen,
     /// Go to Established, tell routes.
@@ -99,12 +105,12 @@ pub(crate) enum Step {
 
 /// The table.
 pub(crate) fn step(phase: Phase, happening: Happening) -> Step {
-    use Happening::{Connected, DialTimer, HoldTimer, KeepaliveTimer, Message, SendHoldTimer};
+    use Happening::{Connected, DelayTimer, DialTimer, HoldTimer, KeepaliveTimer, Message, SendHoldTimer};
     use MessageKind::{Keepalive, Notification as Notified, Open, RouteRefresh, Update};
-    use Phase::{Closing, Dialing, Established, OpenConfirm, OpenSent};
+    use Phase::{Closing, Delayed, Dialing, Established, OpenConfirm, OpenSent};
     let unexpected = |kind| {
         let state = match phase {
-            Dialing | OpenSent | Closing => FsmState::OpenSent,
+            Dialing | Delayed | OpenSent | Closing => FsmState::OpenSent,
             OpenConfirm => FsmState::OpenConfirm,
             Established => FsmState::Established,
         };
@@ -114,7 +120,14 @@ pub(crate) fn step(phase: Phase, happening: Happening) -> Step {
         (Closing, _) => Step::Ignore,
         (Dialing, Connected) => Step::SendOpen,
         (Dialing, DialTimer) => Step::HangUp,
-        (_, Connected | DialTimer) | (Dialing, _) => Step::Ignore,
+        (Delayed, DelayTimer) => Step::SendOpen,
+        (_, Connected | DialTimer | DelayTimer) | (Dialing, _) => Step::Ignore,
+
+        (Delayed, Message(Open)) => Step::AnswerOpen,
+        (Delayed, Message(Notified)) => Step::TakeNotification,
+        // RFC 6608 has no subcode for a session that has not begun.
+        (Delayed, Message(_)) => Step::End(Notification::new(5, 0)),
+        (Delayed, _) => Step::Ignore,
 
         (_, Message(Notified)) => Step::TakeNotification,
         (_, HoldTimer) => Step::End(Notification::hold_timer_expired()),
@@ -154,6 +167,12 @@ mod tests {
             (Phase::Dialing, Happening::Connected, Box::new(is(Step::SendOpen))),
             (Phase::Dialing, Happening::DialTimer, Box::new(is(Step::HangUp))),
             (Phase::Dialing, Happening::Message(Update), Box::new(is(Step::Ignore))),
+            (Phase::Delayed, Happening::DelayTimer, Box::new(is(Step::SendOpen))),
+            (Phase::Delayed, Happening::Message(Open), Box::new(is(Step::AnswerOpen))),
+            (Phase::Delayed, Happening::Message(Notified), Box::new(is(Step::TakeNotification))),
+            (Phase::Delayed, Happening::Message(Update), Box::new(end(5, 0))),
+            (Phase::Delayed, Happening::HoldTimer, Box::new(is(Step::Ignore))),
+            (Phase::OpenSent, Happening::DelayTimer, Box::new(is(Step::Ignore))),
             (Phase::OpenSent, Happening::Message(Open), Box::new(is(Step::TakeOpen))),
             (Phase::OpenSent, Happening::Message(Keepalive), Box::new(end(5, 1))),
             (Phase::OpenSent, Happening::Message(Update), Box::new(end(5, 1))),
