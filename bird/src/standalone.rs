@@ -142,6 +142,7 @@ struct Settings {
     hold_time: Option<u16>,
     keepalive: Option<u16>,
     connect_retry: Option<u16>,
+    delay_open: Option<u16>,
     ttl_security: Option<u8>,
     multihop: Option<u8>,
     password: Option<String>,
@@ -177,6 +178,29 @@ struct GracefulRestart {
     enabled: bool,
     restart_time: Option<u16>,
     stale_time: Option<u32>,
+    notification: Option<bool>,
+    long_lived: Option<LongLived>,
+}
+
+/// Routes of a peer that is not back in time (RFC 9494).
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LongLived {
+    aware: Option<bool>,
+    stale_time: Option<u32>,
+    keep: Option<u32>,
+    partial: Option<bool>,
+}
+
+impl LongLived {
+    fn over(self, default: speaker::LongLived) -> speaker::LongLived {
+        speaker::LongLived {
+            aware: self.aware.unwrap_or(default.aware),
+            stale_time: self.stale_time.unwrap_or(default.stale_time),
+            keep: self.keep.or(self.stale_time).map_or(default.keep, |s| Duration::from_secs(s.into())),
+            partial: self.partial.unwrap_or(default.partial),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -355,6 +379,7 @@ impl Settings {
             hold_time: own.hold_time.or(group.hold_time),
             keepalive: own.keepalive.or(group.keepalive),
             connect_retry: own.connect_retry.or(group.connect_retry),
+            delay_open: own.delay_open.or(group.delay_open),
             ttl_security: own.ttl_security.or(group.ttl_security),
             multihop: own.multihop.or(group.multihop),
             password: own.password.or(group.password),
@@ -407,6 +432,10 @@ impl Settings {
             if let Some(seconds) = set.stale_time {
                 graceful_restart.stale_time = Duration::from_secs(seconds.into());
             }
+            graceful_restart.notification = set.notification.unwrap_or(graceful_restart.notification);
+            if let Some(long_lived) = set.long_lived {
+                graceful_restart.long_lived = long_lived.over(graceful_restart.long_lived);
+            }
         }
         Ok(PeerConfig {
             name: name.to_owned(),
@@ -423,6 +452,7 @@ impl Settings {
             connect_retry: self
                 .connect_retry
                 .map_or(default.connect_retry, |s| Duration::from_secs(s.into())),
+            delay_open: self.delay_open.map(|s| Duration::from_secs(s.into())),
             ttl_security: self.ttl_security,
             multihop: self.multihop.unwrap_or(default.multihop),
             password: self.password.is_some() || self.password_file.is_some(),
@@ -523,6 +553,26 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_has_its_times() {
+        let restart = |text: &str| {
+            let text = format!(
+                "{SMALL}neighbours: [{{ address: 10.0.0.1, asNumber: 1, delayOpen: 3, gracefulRestart: {text} }}]\n"
+            );
+            let peer = parse(&text).unwrap().plan.config.peers.remove(0);
+            assert_eq!(peer.delay_open, Some(Duration::from_secs(3)));
+            peer.graceful_restart
+        };
+        let plain = restart("{ restartTime: 30 }");
+        assert_eq!((plain.restart_time, plain.notification), (30, true));
+        assert_eq!(plain.long_lived, speaker::LongLived::default());
+        let long = restart("{ notification: false, longLived: { staleTime: 3600 } }");
+        assert_eq!((long.long_lived.stale_time, long.long_lived.keep), (3600, Duration::from_hours(1)));
+        assert!(!long.notification && long.long_lived.aware && !long.long_lived.partial);
+        let helper = restart("{ longLived: { keep: 60, partial: true } }").long_lived;
+        assert_eq!((helper.stale_time, helper.keep, helper.partial), (0, Duration::from_mins(1), true));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, expected) in [
             ("neighbours: [{ address: 10.0.0.1 }]", "10.0.0.1: asNumber: is missing"),
@@ -530,6 +580,10 @@ mod tests {
             ("neighbours: [{ address: 10.0.0.1, asNumber: 1, group: x }]", "there is no group `x`"),
             ("neighbours: [{ address: 10.0.0.1, asNumber: 1, import: [f] }]", "there is no filter `f`"),
             ("neighbours: [{ address: 10.0.0.1, asNumber: 1, holdTime: 2 }]", "below the 3 s"),
+            (
+                "neighbours: [{ address: 10.0.0.1, asNumber: 1, gracefulRestart: { longLived: { staleTime: 16777216 } } }]",
+                "does not fit 24 bits",
+            ),
             ("static: [{ prefix: 10.0.0.0/8 }]", "exactly one of blackhole"),
             ("fib: { protocol: 2 }", "belongs to the kernel"),
             ("fibs: {}", "unknown field `fibs`"),
