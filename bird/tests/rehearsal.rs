@@ -124,11 +124,7 @@ fn every_recorded_export_is_foretold() {
                 let answer = rehearse(speaker, &case.own, &route, std::slice::from_ref(&peer.name)).unwrap();
                 let telling = &answer.peers[0];
                 let want = !sends.is_null();
-                if want {
-                    told += 1
-                } else {
-                    untold += 1
-                }
+                *(if want { &mut told } else { &mut untold }) += 1;
                 reasons.insert(format!("{:?}", telling.reason));
                 let mut differs = |what: &str, got: Value, want: &Value| {
                     if got != *want {

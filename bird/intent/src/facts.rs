@@ -15,7 +15,7 @@ use crate::config::{CommunityRule, ExportScope, Family, Filter, LogLevel, NextHo
 use crate::parse::{self, BadField};
 
 /// Everything that a configuration is derived from.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Facts {
     pub(crate) nodes: BTreeMap<String, NodeFact>,
     pub(crate) peers: BTreeMap<String, PeerFact>,
@@ -280,6 +280,13 @@ impl Facts {
     /// Keys whose value cannot be followed, and why.
     pub fn quarantined(&self) -> impl Iterator<Item = (&str, &Problem)> {
         self.quarantined.iter().map(|(key, problem)| (key.as_str(), problem))
+    }
+
+    /// Every secret that a password is taken from.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        let of_peers = self.peers.values().filter_map(|p| p.password.as_ref());
+        let configs = self.config.iter().chain(self.node_configs.values());
+        of_peers.chain(configs.filter_map(|c| c.mesh_password.as_ref()))
     }
 
     /// The names of all nodes.

@@ -43,6 +43,7 @@
 
 pub mod config;
 mod conn;
+mod diff;
 mod ending;
 mod export;
 mod fib;
@@ -65,11 +66,11 @@ pub mod view;
 mod words;
 
 pub use config::{Config, PeerConfig};
+pub use diff::ConfigDiff;
 pub use export::verdict::ExportReason;
 pub use fib::NotProgrammed;
 pub use import::ImportReason;
 pub use io::{ConnId, Event, FibChange, FibRoute, Input, LocalRoute, Output, Time};
 pub use peer::Counters;
-pub use reconfigure::ConfigDiff;
 pub use rib::decide::Step;
 pub use speaker::{Speaker, Start};

@@ -1,12 +1,11 @@
 //! From one configuration to the next, without bouncing a session that need not.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bird_packet::{Cease, Family, Notification};
-use serde::Serialize;
 
 use crate::config::{Config, Local, PeerConfig};
+use crate::diff::ConfigDiff;
 use crate::ending::Ending;
 use crate::export::verdict::Rules;
 use crate::fib::Kernel;
@@ -18,21 +17,13 @@ use crate::rib::net::{Net, prefix_of};
 use crate::rib::table::{PeerIndex, source};
 use crate::speaker::Speaker;
 
-/// What a new configuration does to the peers.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct ConfigDiff {
-    /// New peers.
-    pub added: Vec<String>,
-    /// Peers that are gone.
-    pub removed: Vec<String>,
-    /// Peers whose session must end because of a field, which is named.
-    pub reset: Vec<(String, &'static str)>,
-    /// Peers whose routes are evaluated anew; the session stays.
-    pub reevaluated: Vec<String>,
-}
-
 /// The field that makes a session impossible to keep, if any.
-fn reset_field(old: &PeerConfig, new: &PeerConfig, was: &Local, is: &Local) -> Option<&'static str> {
+pub(crate) fn reset_field(
+    old: &PeerConfig,
+    new: &PeerConfig,
+    was: &Local,
+    is: &Local,
+) -> Option<&'static str> {
     let fields: [(bool, &'static str); 17] = [
         (was.router_id != is.router_id, "local.router_id"),
         (old.effective_local_as(was) != new.effective_local_as(is), "local_as"),
@@ -58,28 +49,7 @@ fn reset_field(old: &PeerConfig, new: &PeerConfig, was: &Local, is: &Local) -> O
 impl Speaker {
     /// What [`Speaker::configure`] with this would do, without doing it.
     pub fn diff(&self, new: &Config) -> ConfigDiff {
-        let mut diff = ConfigDiff::default();
-        for config in &new.peers {
-            match self.peer_by_name(&config.name).and_then(|i| self.peer(i)) {
-                None => diff.added.push(config.name.clone()),
-                Some(peer) => {
-                    let reset = reset_field(&peer.config, config, &self.config.local, &new.local);
-                    if let Some(field) = reset {
-                        diff.reset.push((config.name.clone(), field));
-                    } else if *peer.config != *config || self.config.filters != new.filters {
-                        diff.reevaluated.push(config.name.clone());
-                    }
-                }
-            }
-        }
-        let names: BTreeSet<&str> = new.peers.iter().map(|c| c.name.as_str()).collect();
-        let gone = self.configured().filter(|p| !names.contains(&*p.name));
-        diff.removed.extend(gone.map(|p| p.name.to_string()));
-        diff
-    }
-
-    fn configured(&self) -> impl Iterator<Item = &Peer> {
-        self.peers.iter().flatten().map(|p| &**p).filter(|p| p.range.is_none() && !p.removed)
+        ConfigDiff::between(&self.config, new)
     }
 
     /// Takes a new configuration, whole. `kernel.resolve_next_hops` counts only when the speaker is made.

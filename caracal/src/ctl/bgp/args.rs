@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::offline::args::Supposed;
-use crate::ctl::args::Connection;
+use crate::ctl::args::{Connection, Files};
 
 /// `bgp …`.
 #[derive(Debug, Subcommand)]
@@ -12,6 +12,8 @@ pub(crate) enum Bgp {
     Config(BgpConfig),
     /// Whether and why a node's peers are told a prefix; with --node from the datastore alone
     Explain(BgpExplain),
+    /// What a change of objects would do to each node's sessions, before it is made
+    Diff(BgpDiff),
 }
 
 /// `bgp config`.
@@ -45,4 +47,20 @@ pub(crate) struct BgpExplain {
     pub(crate) output: String,
     #[command(flatten)]
     pub(crate) connection: Connection,
+}
+
+/// `bgp diff`.
+#[derive(Debug, Args)]
+pub(crate) struct BgpDiff {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// As if the objects were deleted, not applied
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// One node only
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// The form: ps, yaml or json
+    #[arg(short, long, default_value = "ps", value_name = "FORMAT", value_parser = ["ps", "yaml", "json"])]
+    pub(crate) output: String,
 }

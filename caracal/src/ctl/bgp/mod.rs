@@ -14,5 +14,6 @@ pub(crate) async fn run(command: &Bgp, allow_mismatch: bool) -> Result<bool, Str
             Some(node) => offline::explain(arguments, node, allow_mismatch).await,
             None => Err("name the node with --node".to_owned()),
         },
+        Bgp::Diff(arguments) => offline::diff(arguments, allow_mismatch).await,
     }
 }

@@ -123,6 +123,20 @@ impl Client {
         value: &Value,
         old: &Stored,
     ) -> Result<Stored, Error> {
+        let new = self.successor(kind, value, old).await?;
+        let path = path(kind, metadata(&new, "namespace"), metadata(&new, "name"));
+        match self.store.put(&path, to_json(kind.name, &new).into_bytes(), Expect::Rev(old.rev), None).await {
+            Ok(rev) => Ok(Stored { raw: new.clone(), value: new, rev }),
+            Err(caracal_datastore::Error::Conflict { .. }) => {
+                Err(Error::Conflict(id_of(kind, value), String::new()))
+            }
+            Err(caracal_datastore::Error::NotFound { .. }) => Err(Error::DoesNotExist(id_of(kind, value))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is stored when `value` replaces `old`.
+    async fn successor(&self, kind: &KindInfo, value: &Value, old: &Stored) -> Result<Value, Error> {
         let mut new = value.clone();
         let mut kept: Map<String, Value> = old.value["metadata"].as_object().cloned().unwrap_or_default();
         kept.remove("resourceVersion");
@@ -136,7 +150,6 @@ impl Client {
         let mut new = self.prepare(kind, new, Some(old)).await?;
         carry_unknown(kind.name, &old.raw, &mut new);
         let metadata_of = |field: &str| metadata(&new, field).to_owned();
-        let path = path(kind, &metadata_of("namespace"), &metadata_of("name"));
         if metadata_of("uid").is_empty() || metadata_of("creationTimestamp").is_empty() {
             // Written by hand into the datastore: it gets its identity now.
             let (uid, created) = (metadata_of("uid"), metadata_of("creationTimestamp"));
@@ -148,14 +161,28 @@ impl Client {
             }
         }
         defaults::to_storage(kind.name, &mut new);
-        match self.store.put(&path, to_json(kind.name, &new).into_bytes(), Expect::Rev(old.rev), None).await {
-            Ok(rev) => Ok(Stored { raw: new.clone(), value: new, rev }),
-            Err(caracal_datastore::Error::Conflict { .. }) => {
-                Err(Error::Conflict(id_of(kind, value), String::new()))
+        Ok(new)
+    }
+
+    /// The key and the bytes that `apply` would store, without storing them.
+    pub(crate) async fn foretell(&self, kind: &KindInfo, value: &Value) -> Result<(String, Vec<u8>), Error> {
+        let (namespace, name) = (metadata(value, "namespace"), metadata(value, "name"));
+        let stored = match self.get(kind, namespace, name).await {
+            Ok(old) => self.successor(kind, value, &old).await?,
+            Err(Error::DoesNotExist(_)) => {
+                let mut new = self.prepare(kind, value.clone(), None).await?;
+                defaults::to_storage(kind.name, &mut new);
+                new
             }
-            Err(caracal_datastore::Error::NotFound { .. }) => Err(Error::DoesNotExist(id_of(kind, value))),
-            Err(error) => Err(error.into()),
-        }
+            Err(error) => return Err(error),
+        };
+        let key = path(kind, metadata(&stored, "namespace"), metadata(&stored, "name"));
+        Ok((key, to_json(kind.name, &stored).into_bytes()))
+    }
+
+    /// The key of an object.
+    pub(crate) fn key_of(kind: &KindInfo, value: &Value) -> String {
+        path(kind, metadata(value, "namespace"), metadata(value, "name"))
     }
 
     /// Creates the object, or replaces it if it exists.

@@ -4,13 +4,13 @@ pub(super) mod console;
 mod datastore;
 mod get;
 mod ipam;
-mod names;
+pub(super) mod names;
 mod node;
 mod patch;
 pub(super) mod session;
 mod summary;
 mod version;
-mod write;
+pub(super) mod write;
 
 use std::process::ExitCode;
 

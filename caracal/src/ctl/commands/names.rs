@@ -38,7 +38,7 @@ pub(super) fn namespace(kind: &KindInfo, own: &str, flag: &str) -> Result<String
 }
 
 /// Writes the object's namespace into it.
-pub(super) fn settle(object: &Object, flag: &str) -> Result<Value, String> {
+pub(in crate::ctl) fn settle(object: &Object, flag: &str) -> Result<Value, String> {
     let namespace = namespace(object.kind, metadata(&object.value, "namespace"), flag)?;
     let mut value = object.value.clone();
     if !namespace.is_empty() {

@@ -34,7 +34,7 @@ pub(super) async fn replace(objects: &Objects, allow_mismatch: bool) -> Result<b
 }
 
 /// The objects of `-f`; None if there are none and that is no error.
-pub(super) fn read(files: &Files) -> Result<Option<Vec<Object>>, String> {
+pub(in crate::ctl) fn read(files: &Files) -> Result<Option<Vec<Object>>, String> {
     let Some(name) = files.filename.as_deref() else {
         return Err("required flag(s) \"filename\" not set; name a file, a directory, or - for standard input with -f".to_owned());
     };

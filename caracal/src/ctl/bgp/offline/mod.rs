@@ -1,6 +1,7 @@
 //! What follows from the datastore alone: no agent is asked, none need run.
 
 pub(crate) mod args;
+mod diff;
 mod explain;
 mod route;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use bird_intent::{Env, Facts, Family, NodeConfig, derive};
 use bird_speaker::config::Config;
 
+pub(super) use diff::diff;
 pub(super) use explain::explain;
 
 use crate::ctl::client::Client;

@@ -198,3 +198,93 @@ fn mistakes_are_named() {
     let err = Picture::of(facts(&state()), "node-z").err().unwrap();
     assert!(err.contains("node-z has no Node object"), "{err}");
 }
+
+/// What `node-a` and `node-b` notice when the objects are put into the state, or taken out of it.
+fn foretold(put: &[(String, Value)], gone: &[&str]) -> Vec<Value> {
+    let before = facts(&state());
+    let mut changes: Vec<_> =
+        put.iter().map(|(key, value)| (key.clone(), Some(value.to_string().into_bytes()))).collect();
+    changes.extend(gone.iter().map(|key| ((*key).to_owned(), None)));
+    let after = super::diff::with(&before, &changes);
+    ["node-a", "node-b"]
+        .iter()
+        .map(|node| serde_json::to_value(super::diff::change(&before, &after, node).unwrap()).unwrap())
+        .collect()
+}
+
+fn session(peer: &str, effect: &str, fields: &[&str]) -> Value {
+    match fields {
+        [] => json!({"peer": peer, "effect": effect}),
+        fields => json!({"peer": peer, "effect": effect, "fields": fields}),
+    }
+}
+
+#[test]
+fn a_change_says_which_sessions_reset_and_which_only_look_again() {
+    let router = |extra: Value| {
+        let mut spec = json!({"peerIP": "10.0.0.254", "asNumber": 65001, "filters": ["no-lent"]});
+        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        object("BGPPeer", "router", json!({}), &spec)
+    };
+    let name = "Global_10_0_0_254";
+    let secret = json!({"password": {"secretKeyRef": {"name": "bgp", "key": "tor"}}});
+    let cases = [
+        (router(json!({})), vec![]),
+        (router(json!({"asNumber": 65009})), vec![session(name, "reset", &["asNumber"])]),
+        (router(json!({"ttlSecurity": 1})), vec![session(name, "reset", &["ttlSecurity"])]),
+        (router(secret), vec![session(name, "reset", &["password"])]),
+        (router(json!({"keepaliveTime": "5s"})), vec![session(name, "at-once", &["keepaliveSeconds"])]),
+        (
+            router(json!({"maxRestartTime": "60s"})),
+            vec![session(name, "next-session", &["gracefulRestartSeconds"])],
+        ),
+        (router(json!({"nextHopMode": "Self"})), vec![session(name, "reevaluate", &[])]),
+        (
+            router(json!({"peerIP": "10.0.0.252"})),
+            vec![session("Global_10_0_0_252", "new", &[]), session(name, "end", &[])],
+        ),
+        (
+            object("BGPFilter", "no-lent", json!({}), &json!({"exportV4": [{"action": "Reject"}]})),
+            vec![session(name, "reevaluate", &[])],
+        ),
+    ];
+    for (change, want) in cases {
+        for node in foretold(std::slice::from_ref(&change), &[]) {
+            assert_eq!(node["sessions"], Value::from(want.clone()), "{change:?}\n{node:#}");
+            let touched = want.iter().filter(|s| s["effect"] != "end").count();
+            assert_eq!(node["untouched"], 3 - touched, "{node:#}");
+        }
+    }
+}
+
+#[test]
+fn a_change_says_what_is_told_more_and_less_and_who_is_not_concerned() {
+    let services = json!({"serviceClusterIPs": [{"cidr": "10.112.0.0/12"}]});
+    let nodes = foretold(&[object("BGPConfiguration", "default", json!({}), &services)], &[]);
+    for node in &nodes {
+        assert_eq!(node["announces"], json!(["10.112.0.0/12"]));
+        assert_eq!(node["withdraws"], json!(["10.96.0.0/12"]));
+    }
+    let port = json!({"listenPort": 1179});
+    let nodes = foretold(&[object("BGPConfiguration", "node.node-a", json!({}), &port)], &[]);
+    assert_eq!((&nodes[0]["listensElsewhere"], &nodes[0]["sessions"]), (&json!(true), &json!([])));
+    // The mesh calls that port.
+    assert_eq!(nodes[1]["sessions"], json!([session("Mesh_10_0_0_1", "reset", &["port"])]));
+    let gone = foretold(&[], &[&format!("{RESOURCES}/nodes/node-b")]);
+    assert_eq!(gone[0]["sessions"], json!([session("Mesh_10_0_0_2", "end", &[])]));
+    assert_eq!(gone[1]["sessions"].as_array().unwrap().len(), 3, "{:#}", gone[1]);
+    assert!(super::diff::change(&facts(&[]), &facts(&[]), "node-z").is_err());
+}
+
+#[test]
+fn the_table_counts() {
+    let before = facts(&state());
+    let filter = object("BGPFilter", "no-lent", json!({}), &json!({}));
+    let after = super::diff::with(&before, &[(filter.0, Some(filter.1.to_string().into_bytes()))]);
+    let changes = ["node-a", "node-b"].map(|n| super::diff::change(&before, &after, n).unwrap());
+    let text = super::diff::table(&changes);
+    assert!(text.contains("node-a   Global_10_0_0_254   stays, routes are evaluated anew"), "{text}");
+    assert!(text.ends_with(
+        "0 sessions reset, 0 end, 0 begin, 2 evaluate their routes anew, 4 notice nothing; 0 of 2 nodes notice nothing.\n"
+    ), "{text}");
+}
