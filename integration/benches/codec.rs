@@ -1,25 +1,23 @@
-//! Prints what decoding and encoding cost, in nanoseconds: `cargo run --release --example codec_bench`.
+//! What reading and writing UPDATEs costs, in nanoseconds: `cargo bench -p integration --bench codec`.
 //!
-//! Every line is the median of nine rounds. Decoding includes every RFC 7606 check, walking all prefixes,
-//! and, where it says canonical, writing the canonical attributes into a reused buffer.
+//! Every line is the median of nine rounds. Decoding includes every RFC 7606 check, walking all prefixes, and writing the
+//! canonical attributes into a reused buffer.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a bench prints, and stops where it cannot go on"
-)]
-#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-#![expect(clippy::cast_precision_loss, reason = "a printed average")]
+#![allow(clippy::unwrap_used, reason = "a bench stops where it cannot go on")]
+#![allow(clippy::cast_precision_loss, reason = "a printed average")]
+
+mod common;
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
 
 use bird_packet::attr::{AttrBuilder, AttrSet};
 use bird_packet::{
     Family, HEADER_LEN, LargeCommunity, MAX_LEN, NextHop, Nlri, Origin, PeerKind, Prefix4, Prefix6, Routes,
     SessionContext, UpdatePacker, UpdateView, frame,
 };
+
+use common::{headings, median, row, title};
 
 fn main() {
     let mut ctx = SessionContext::new(PeerKind::External);
@@ -50,7 +48,7 @@ fn main() {
         })
         .collect();
 
-    println!("{:<58}{:>10}{:>12}", "decode", "ns/UPDATE", "ns/prefix");
+    title("decode", &["ns/UPDATE", "ns/prefix"]);
     for (name, attrs, count) in [
         ("1 IPv4 prefix, 4 attributes", &plain, 1),
         ("1 IPv4 prefix, 4 attributes + 3 kinds of communities", &rich, 1),
@@ -87,14 +85,15 @@ fn main() {
         black_box(&update).attributes().write_canonical(&mut canonical);
         black_box(&canonical);
     });
-    println!("\n{:<58}{:>10}", "parts, 7 attributes", "ns");
-    println!("{:<58}{parse:>10.1}", "parse and judge");
-    println!("{:<58}{canon:>10.1}", "canonical bytes");
+    println!();
+    headings("parts, 7 attributes", &["ns"]);
+    row("parse and judge", &[parse]);
+    row("canonical bytes", &[canon]);
     let key = median(2000, || {
         let set = AttrSet::new(black_box(&canonical));
         black_box((set.origin(), set.as_path().length(), set.med(), set.local_pref()));
     });
-    println!("{:<58}{key:>10.1}", "read origin, path length, MED, LOCAL_PREF back");
+    row("read origin, path length, MED, LOCAL_PREF back", &[key]);
     let mut edited = Vec::with_capacity(4096);
     let edit = median(2000, || {
         edited.clear();
@@ -103,22 +102,23 @@ fn main() {
         builder.write(&mut edited).unwrap();
         black_box(&edited);
     });
-    println!("{:<58}{edit:>10.1}", "export edit: prepend, no MED, for an external peer");
+    row("export edit: prepend, no MED, for an external peer", &[edit]);
 
-    println!("\n{:<58}{:>10}{:>12}", "encode", "ns/call", "ns/prefix");
+    println!();
+    headings("encode", &["ns/call", "ns/prefix"]);
     ctx.max_len = MAX_LEN;
     let many: Vec<_> = (0..100_000u32)
         .map(|i| Nlri::plain(Prefix4::new(Ipv4Addr::from_bits(10 << 24 | i << 8), 24).unwrap()))
         .collect();
     let mut packer = UpdatePacker::new();
     let mut out = Vec::new();
-    let mut line = |name: &str, rounds: usize, count: usize, work: &mut dyn FnMut(&mut Vec<u8>)| {
+    let mut line = |name: &str, rounds: u32, count: usize, work: &mut dyn FnMut(&mut Vec<u8>)| {
         let ns = median(rounds, || {
             out.clear();
             work(&mut out);
             black_box(&out);
         });
-        println!("{name:<58}{ns:>10.1}{:>12.2}", ns / count as f64);
+        row(name, &[ns, ns / count as f64]);
     };
     line("announce 1 IPv4 prefix, 7 attributes", 2000, 1, &mut |out| {
         packer.announce(&ctx, Family::Ipv4Unicast, &rich, hop4, many[..1].iter().copied(), out).unwrap();
@@ -163,7 +163,7 @@ fn decode_line(name: &str, ctx: &SessionContext, wire: &[u8], count: usize) {
         assert_eq!(decode(black_box(wire), ctx, &mut canonical), count);
         black_box(&canonical);
     });
-    println!("{name:<58}{ns:>10.1}{:>12.2}", ns / count as f64);
+    row(name, &[ns, ns / count as f64]);
 }
 
 /// Frame, judge, canonical attributes, every prefix: returns how many there were.
@@ -189,18 +189,4 @@ fn decode(wire: &[u8], ctx: &SessionContext, canonical: &mut Vec<u8>) -> usize {
         }
     }
     count
-}
-
-fn median(rounds: usize, mut work: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..9)
-        .map(|_| {
-            let start = Instant::now();
-            for _ in 0..rounds {
-                work();
-            }
-            start.elapsed().as_nanos() as f64 / rounds as f64
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
