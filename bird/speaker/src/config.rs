@@ -102,6 +102,8 @@ pub struct PeerConfig {
     pub patience: Option<Duration>,
     /// Administratively up.
     pub enabled: bool,
+    /// What the peer's operator is told when this is disabled (RFC 9003), at most 255 octets.
+    pub shutdown_text: Option<String>,
     /// Local address to bind when calling; calls arriving at another address are refused when set.
     pub source_address: Option<IpAddr>,
     /// Our next hop for IPv4 routes; `None`: the local address of the session when it is IPv4.
@@ -148,6 +150,11 @@ pub struct PeerConfig {
     pub extended_message: bool,
     /// Strip private AS numbers on export to eBGP.
     pub remove_private_as: bool,
+    /// Tell an external peer our AS in place of its own in AS paths, so that its sites accept each other's routes.
+    pub as_override: bool,
+    /// Take nothing from and tell nothing to an external peer without a filter for the direction (RFC 8212). The rules of a
+    /// node count as one for export.
+    pub require_policy: bool,
     /// Leave the session in graceful shutdown (RFC 8326): tell the community, lower LOCAL_PREF on import.
     pub graceful_shutdown: bool,
     /// The shell watches the peer and says when it is gone ([`crate::io::Command::Unreachable`]).
@@ -175,6 +182,7 @@ impl Default for PeerConfig {
             passive: false,
             patience: None,
             enabled: true,
+            shutdown_text: None,
             source_address: None,
             next_hop_v4: None,
             next_hop_v6: None,
@@ -198,6 +206,8 @@ impl Default for PeerConfig {
             extended_next_hop: false,
             extended_message: true,
             remove_private_as: false,
+            as_override: false,
+            require_policy: false,
             graceful_shutdown: false,
             bfd: None,
             prefix_limit: None,
@@ -209,6 +219,11 @@ impl Default for PeerConfig {
 }
 
 impl PeerConfig {
+    /// For import and export, whether a filter is asked for and missing; counts for external peers only.
+    pub(crate) fn policy_missing(&self) -> (bool, bool) {
+        (self.require_policy && self.import.is_empty(), self.require_policy && self.export.is_empty())
+    }
+
     /// The AS that this session shows as ours.
     pub fn effective_local_as(&self, local: &Local) -> u32 {
         self.local_as.unwrap_or(local.asn)

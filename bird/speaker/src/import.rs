@@ -36,6 +36,8 @@ pub enum ImportReason {
     OwnCluster,
     /// Its next hop is our own address.
     OwnNextHop,
+    /// The peer is external, must have an import filter, and has none (RFC 8212).
+    NoPolicy,
 }
 
 /// What import looks at, for one peer.
@@ -46,6 +48,8 @@ struct Importer<'a> {
     internal: bool,
     /// [`path_flag::LONG_LIVED`], or 0.
     flags: u8,
+    /// LOCAL_PREF becomes 0: the session is being drained (RFC 8326).
+    lower: bool,
     chain: &'a Chain,
 }
 
@@ -105,8 +109,15 @@ impl Speaker {
                 return Ok(());
             };
             let internal = self.core.sources[usize::from(index)].internal;
-            let importer =
-                Importer { peer: index, epoch, internal, flags: 0, chain: &peer.import[family.index()] };
+            let lower = peer.config.graceful_shutdown;
+            let importer = Importer {
+                peer: index,
+                epoch,
+                internal,
+                flags: 0,
+                lower,
+                chain: &peer.import[family.index()],
+            };
             let limit = peer.config.prefix_limit;
             let room = |received: u32| match limit {
                 Some(limit) => limit.max.saturating_sub(received),
@@ -200,6 +211,8 @@ impl Speaker {
         let local = self.config.local;
         let own_as = peer.config.effective_local_as(&local);
         let cluster = peer.config.cluster_id.or(local.cluster_id).unwrap_or(local.router_id);
+        let needs_policy = peer.config.policy_missing().0
+            && self.core.sources.get(usize::from(index)).is_some_and(|s| !s.internal);
         let own_address = self.conns.get(at).and_then(|c| c.local).map(|l| l.ip());
         if attrs.as_path().count(own_as) > usize::from(peer.config.allow_own_as) {
             ImportReason::OwnAs
@@ -209,6 +222,8 @@ impl Speaker {
             ImportReason::OwnCluster
         } else if own_address == Some(next_hop.addr) {
             ImportReason::OwnNextHop
+        } else if needs_policy {
+            ImportReason::NoPolicy
         } else {
             ImportReason::Accepted
         }
@@ -301,6 +316,7 @@ impl Speaker {
             epoch: peer.epoch[family.index()],
             internal: source.internal,
             flags: 0,
+            lower: peer.config.graceful_shutdown,
             chain: &peer.import[family.index()],
         };
         let store = &self.core.store;
@@ -459,13 +475,13 @@ impl<N: Net> Rib<N> {
         attr: AttrId,
         reason: ImportReason,
     ) -> Announced {
-        let Importer { peer, epoch, internal, flags, chain } = importer;
+        let Importer { peer, epoch, internal, flags, lower, chain } = importer;
         let path = Path { attr, rx_id, slot: 0, peer, epoch, flags };
         if reason != ImportReason::Accepted {
             return self.announce_at(core, id, Path { flags: flags | path_flag::FILTERED, ..path }, None);
         }
-        if flags != 0 {
-            return self.import_stale(core, importer, id, path);
+        if lower || flags != 0 {
+            return self.import_marked(core, importer, id, path);
         }
         if chain.is_empty() {
             return self.announce_at(core, id, path, None);
@@ -482,9 +498,15 @@ impl<N: Net> Rib<N> {
         }
     }
 
-    /// Takes a path that becomes long-lived stale, or is so and is evaluated again: what filters make of it, marked.
+    /// Takes a path that is long-lived stale, or of a session that is being drained: what filters make of it, marked.
     #[cold]
-    fn import_stale(&mut self, core: &mut Core, importer: Importer<'_>, id: DestId, path: Path) -> Announced {
+    fn import_marked(
+        &mut self,
+        core: &mut Core,
+        importer: Importer<'_>,
+        id: DestId,
+        path: Path,
+    ) -> Announced {
         let store = &mut core.store;
         let (attr, changed) =
             match filter(store, importer.chain, importer.internal, self.table.net(id), path.attr) {
@@ -496,7 +518,12 @@ impl<N: Net> Rib<N> {
                 Imported::Edited(edited) => (edited, true),
             };
         let marked = store.intern_edit(attr, |builder| {
-            builder.add_community(community::LLGR_STALE);
+            if path.is_long_lived() {
+                builder.add_community(community::LLGR_STALE);
+            }
+            if importer.lower {
+                builder.local_pref(Some(0));
+            }
         });
         if changed {
             store.release(attr);

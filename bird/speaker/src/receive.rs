@@ -1,7 +1,7 @@
 //! Bytes of a connection: framing, and what each message does.
 
 use bird_packet::{
-    AfiSafi, Family, Frame, HEADER_LEN, MAX_LEN, MessageKind, Notification, OpenMessage, RefreshKind,
+    AfiSafi, Cease, Family, Frame, HEADER_LEN, MAX_LEN, MessageKind, Notification, OpenMessage, RefreshKind,
     RouteRefresh, frame,
 };
 
@@ -81,7 +81,9 @@ impl Speaker {
             peer.counters.keepalives_received += 1;
         }
         if let Err(notification) = outcome {
-            let ending = ending_of(&notification);
+            // Who exceeds its limit is not helped: its routes go at once (RFC 8538 §4).
+            let leaks = (notification.code, notification.subcode) == (6, Cease::MaxPrefixes as u8);
+            let ending = if leaks { Ending::Hard } else { ending_of(&notification) };
             self.end(now, at, Some(notification), ending);
         }
     }

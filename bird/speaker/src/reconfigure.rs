@@ -158,6 +158,18 @@ impl Speaker {
 
     /// Ends all connections of a peer, with a word if it can be said.
     fn end_session(&mut self, now: Time, index: PeerIndex, cease: Cease, why: &'static str) {
+        self.end_session_saying(now, index, cease, why, why);
+    }
+
+    /// The same with a text for the peer's operator (RFC 9003), where the NOTIFICATION has room for one.
+    fn end_session_saying(
+        &mut self,
+        now: Time,
+        index: PeerIndex,
+        cease: Cease,
+        why: &'static str,
+        text: &str,
+    ) {
         let Some(peer) = self.peer(index) else { return };
         let conns = peer.conns.clone();
         for at in conns {
@@ -168,7 +180,7 @@ impl Speaker {
                 .and_then(|c| c.terms.as_ref())
                 .and_then(|t| t.restart)
                 .is_some_and(|r| r.notification);
-            let notification = Notification::cease(cease);
+            let notification = Notification::cease_with_text(cease, text);
             let notification = if hard { notification.into_hard_reset() } else { notification };
             self.close_conn(at, Some(&notification));
         }
@@ -184,7 +196,8 @@ impl Speaker {
             let cease =
                 if config.enabled { Cease::ConfigurationChange } else { Cease::AdministrativeShutdown };
             let _ = field;
-            self.end_session(now, index, cease, "the configuration changed");
+            let text = config.shutdown_text.as_deref().unwrap_or("disabled by an operator");
+            self.end_session_saying(now, index, cease, "the configuration changed", text);
             if let Some(peer) = self.peer_mut(index) {
                 peer.idle_until = None;
                 peer.failures = 0;
@@ -226,6 +239,8 @@ impl Speaker {
             let before = old.peers.iter().find(|p| *p.name == *name);
             let loops = before.is_some_and(|b| b.allow_own_as != peer.config.allow_own_as)
                 || before.is_some_and(|b| b.cluster_id != peer.config.cluster_id)
+                || before.is_some_and(|b| b.graceful_shutdown != peer.config.graceful_shutdown)
+                || before.is_some_and(|b| b.policy_missing() != peer.config.policy_missing())
                 || old.local.cluster_id != new.local.cluster_id;
             let client = peer.config.route_reflector_client;
             let client_changed = self
@@ -324,7 +339,8 @@ impl Speaker {
                 let graceful =
                     self.conns.get(at).and_then(|c| c.terms.as_ref()).is_some_and(|t| t.restart.is_some());
                 self.lose(now, at, DownReason::Admin("the speaker is stopping"), Ending::Lost, None);
-                let notification = Notification::cease(Cease::AdministrativeShutdown);
+                let notification =
+                    Notification::cease_with_text(Cease::AdministrativeShutdown, "the speaker is stopping");
                 self.close_conn(at, (!graceful).then_some(&notification));
             }
             if let Some(peer) = self.peer_mut(index) {

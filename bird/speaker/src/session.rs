@@ -416,6 +416,9 @@ impl Speaker {
             self_v6: v6,
             scope: config.export_scope,
             remove_private_as: config.remove_private_as,
+            as_override: (config.as_override && terms.ctx.kind == PeerKind::External)
+                .then_some(terms.ctx.peer_as),
+            policy_missing: config.policy_missing().1 && terms.ctx.kind == PeerKind::External,
             graceful_shutdown: config.graceful_shutdown,
             long_lived: match terms.long_lived {
                 Some(_) => LongLivedTo::Known,

@@ -17,6 +17,7 @@ impl fmt::Display for ImportReason {
             Self::OwnOriginator => "we originated it",
             Self::OwnCluster => "it passed through our cluster",
             Self::OwnNextHop => "its next hop is our own address",
+            Self::NoPolicy => "the peer is external and has no import filter (RFC 8212)",
         })
     }
 }
@@ -82,6 +83,7 @@ impl fmt::Display for ExportReason {
             Self::Restarting => "waits for the end of our restart",
             Self::SplitHorizon => "this peer told it",
             Self::NoPath => "there is no usable path",
+            Self::NoPolicy => "the peer is external and has no export filter (RFC 8212)",
             Self::FamilyOff => "the session does not carry this family",
         })
     }

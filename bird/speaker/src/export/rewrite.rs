@@ -76,6 +76,9 @@ impl<N: Net> View<'_, N> {
                 // RFC 4271 §5.1.4: MED of one neighbouring AS is not for others.
                 builder.med(None);
             }
+            if let Some(peer_as) = group.as_override {
+                builder.replace_as(peer_as, group.local_as);
+            }
             if group.remove_private_as {
                 builder.remove_private_as(own_as_done.then_some(group.local_as));
             }

@@ -34,6 +34,10 @@ pub(crate) struct GroupKey {
     pub(crate) self_v6: Option<std::net::Ipv6Addr>,
     pub(crate) scope: ExportScope,
     pub(crate) remove_private_as: bool,
+    /// The peers' AS, if it is replaced by ours in what they are told.
+    pub(crate) as_override: Option<u32>,
+    /// A filter is asked for and there is none (RFC 8212).
+    pub(crate) policy_missing: bool,
     /// Attach GRACEFUL_SHUTDOWN (RFC 8326).
     pub(crate) graceful_shutdown: bool,
     /// Whether long-lived stale routes are told (RFC 9494).
@@ -110,6 +114,8 @@ pub enum ExportReason {
     LongLivedStale,
     /// Rejected: no next hop of a kind that this session can carry.
     NextHop,
+    /// Rejected: the peer is external, must have an export filter, and has none (RFC 8212).
+    NoPolicy,
     /// Not yet: learned routes wait until our restart is over.
     Restarting,
     /// It is the peer that told it.
@@ -252,8 +258,12 @@ impl<'a, N: Net> View<'a, N> {
                 }
             }
         }
-        if let Rules::Node(rules) = self.rules {
-            accepted.reason = self.node(rules, group, net, path, key, &mut accepted.communities)?;
+        match self.rules {
+            Rules::Node(rules) => {
+                accepted.reason = self.node(rules, group, net, path, key, &mut accepted.communities)?;
+            }
+            Rules::All if group.policy_missing => return Err(ExportReason::NoPolicy),
+            Rules::All => {}
         }
         Ok(accepted)
     }

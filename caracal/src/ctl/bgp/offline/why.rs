@@ -53,6 +53,7 @@ pub(super) fn sentence(config: &NodeConfig, peer: &Peer, prefix: IpNet, telling:
         }
         ExportReason::LongLivedStale => "it is long-lived stale, which this peer does not know of".into(),
         ExportReason::NextHop => "this session can carry no next hop of the route's kind".into(),
+        ExportReason::NoPolicy => "the peer is external and has no export filter (RFC 8212)".into(),
         ExportReason::Restarting => "learned routes wait for the end of the restart".into(),
         ExportReason::SplitHorizon => "this peer is the one that told it".into(),
         ExportReason::NoPath => "the node has no usable path".into(),
