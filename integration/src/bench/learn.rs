@@ -108,7 +108,7 @@ fn raw(space: &Namespace, prefixes: &[Prefix4]) -> anyhow::Result<Duration> {
 }
 
 /// Prefixes in the kernel's main IPv4 table, by its own count: reading it costs less than a dump or 100,000 notifications.
-fn routes(space: &Namespace) -> anyhow::Result<u64> {
+pub fn routes(space: &Namespace) -> anyhow::Result<u64> {
     let text = space.run(|| std::fs::read_to_string("/proc/thread-self/net/fib_triestat"))?;
     // The main table comes first. Without rules of its own a namespace has one trie for main and local, told twice.
     let count = text.lines().find_map(|line| line.trim().strip_prefix("Prefixes:"));
