@@ -572,6 +572,25 @@ impl Speaker {
 
     /// Everything about a prefix: its paths, the kernel route, and what peers are told and why.
     pub fn explain(&self, prefix: IpNet) -> Explanation {
+        let mut explanation = self.explain_here(prefix);
+        let established = self.peers.iter().flatten().filter(|p| p.established.is_some());
+        explanation.exports = established.filter_map(|p| self.explain_export(prefix, &p.name)).collect();
+        explanation
+    }
+
+    /// Whether a peer is told a prefix, and why; `None`: there is no session with it.
+    pub fn explain_export(&self, prefix: IpNet, peer: &str) -> Option<ExportView> {
+        let peer = self.peer(self.peer_by_name(peer)?)?;
+        peer.established?;
+        match (Prefix4::from_ipnet(prefix), Prefix6::from_ipnet(prefix)) {
+            (Some(net), _) => Some(self.export_view(&self.v4, net, peer)),
+            (_, Some(net)) => Some(self.export_view(&self.v6, net, peer)),
+            _ => None,
+        }
+    }
+
+    /// A prefix's paths and kernel route, without what peers are told.
+    pub fn explain_here(&self, prefix: IpNet) -> Explanation {
         match (Prefix4::from_ipnet(prefix), Prefix6::from_ipnet(prefix)) {
             (Some(net), _) => self.explain_in(&self.v4, net),
             (_, Some(net)) => self.explain_in(&self.v6, net),
@@ -590,30 +609,24 @@ impl Speaker {
         let filter = RouteFilter { prefix: Some(net.to_ipnet()), ..RouteFilter::default() };
         let id = rib.table.find(net);
         let kernel = id.and_then(|id| self.core.fib_routes.route(rib.table.fib(id)));
-        let exports = self
-            .peers
-            .iter()
-            .flatten()
-            .filter(|p| p.established.is_some())
-            .map(|p| {
-                let verdict = self.export_verdict(rib, net, id, p);
-                let (accepted, reason) = match verdict {
-                    Ok(reason) => (true, reason),
-                    Err(reason) => (false, reason),
-                };
-                let rule = self.deciding_rule(rib, id, p, reason);
-                let told = self.told_of(rib, id, p);
-                ExportView { peer: p.name.to_string(), accepted, reason, rule, told }
-            })
-            .collect();
         Explanation {
             prefix: net.to_ipnet(),
             paths: self.routes_of(rib, &filter, None),
             next_hops: id.map(|id| self.next_hop_views(rib, id)).unwrap_or_default(),
             not_programmed: if kernel.is_some() { None } else { Some(self.not_programmed(rib, id)) },
             kernel: kernel.map(|route| describe(&route)),
-            exports,
+            exports: Vec::new(),
         }
+    }
+
+    fn export_view<N: Net>(&self, rib: &Rib<N>, net: N, peer: &Peer) -> ExportView {
+        let id = rib.table.find(net);
+        let (accepted, reason) = match self.export_verdict(rib, net, id, peer) {
+            Ok(reason) => (true, reason),
+            Err(reason) => (false, reason),
+        };
+        let rule = self.deciding_rule(rib, id, peer, reason);
+        ExportView { peer: peer.name.to_string(), accepted, reason, rule, told: self.told_of(rib, id, peer) }
     }
 
     /// What a peer holds of a destination.

@@ -207,9 +207,10 @@ fn an_explanation_goes_from_the_update_to_the_kernel_and_to_each_peer() {
 fn everything_about_a_neighbor() {
     let world = world(true);
     let speaker = world.nodes[0].speaker.as_ref().unwrap();
-    let view = speaker.neighbor_view("n1").unwrap();
+    let view = speaker.neighbor_view("n1", &count(speaker, 9)).unwrap();
     assert_eq!(view.peer.state, State::Established);
     assert_eq!(view.said.unwrap().asn, 65001);
+    assert_eq!(view.peer.families[0].advertised, speaker.advertised("n1").len());
     assert_eq!(view.settings.import, ["some"]);
     assert!(view.timers.hold_ms.unwrap() <= 240_000 && view.timers.keepalive_ms.unwrap() <= 80_000);
     assert!(view.restart.agreed && view.restart.stale.is_empty());
@@ -217,7 +218,7 @@ fn everything_about_a_neighbor() {
     assert_eq!(capability("ADD-PATH").ours, capability("ADD-PATH").theirs);
     assert!(capability("ADD-PATH").used && capability("4-octet AS").used);
     assert_eq!(capability("4-octet AS").theirs.as_ref().unwrap().0, "65001");
-    assert!(speaker.neighbor_view("nobody").is_none());
+    assert!(speaker.neighbor_view("nobody", &Census::default()).is_none());
 }
 
 #[test]
@@ -227,7 +228,8 @@ fn what_the_peer_said_is_kept_when_it_is_not_acceptable() {
         Config { peers: vec![peer(0, 65000)], ..config(1, 65001) },
     ]);
     world.run(secs(2));
-    let view = world.nodes[0].speaker.as_ref().unwrap().neighbor_view("n1").unwrap();
+    let view = world.nodes[0].speaker.as_ref().unwrap();
+    let view = view.neighbor_view("n1", &Census::default()).unwrap();
     assert_ne!(view.peer.state, State::Established);
     assert_eq!((view.said.unwrap().asn, view.settings.remote_as), (65001, 65009));
 }

@@ -1,13 +1,16 @@
 //! Counts of routes by peer and family, made by walking the tables in steps: nothing is counted while routes move.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bird_packet::Family;
 use serde::{Deserialize, Serialize};
 
+use super::PeerView;
 use crate::export::group::{Group, ToldCounts};
 use crate::fib::NO_ROUTE;
 use crate::import::ImportReason;
+use crate::peer::Peer;
 use crate::rib::index32;
 use crate::rib::net::Net;
 use crate::rib::routes::Rib;
@@ -105,6 +108,10 @@ impl Census {
     /// Whether everything is counted.
     pub fn is_done(&self) -> bool {
         self.done
+    }
+
+    pub(super) fn told(&self) -> &[Vec<ToldCounts>; 2] {
+        &self.told
     }
 
     fn at(&mut self, peer: usize, family: usize) -> &mut RouteCounts {
@@ -222,6 +229,21 @@ impl Speaker {
             }
         }
         counts
+    }
+
+    /// A peer and its session, with the routes told as they were counted.
+    pub fn peer_view_of(&self, census: &Census, peer: &str) -> Option<PeerView> {
+        let peer = self.peer(self.peer_by_name(peer)?)?;
+        Some(self.peer_view(peer, &census.told))
+    }
+
+    /// Names and addresses of all peers, by name.
+    pub fn peer_names(&self) -> Vec<(String, IpAddr)> {
+        let named = |p: &Peer| (p.name.to_string(), p.config.address);
+        let mut names: Vec<_> =
+            self.peers.iter().flatten().filter(|p| !p.removed).map(|p| named(p)).collect();
+        names.sort();
+        names
     }
 
     /// What a count found of the tables.

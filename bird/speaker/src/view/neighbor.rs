@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use bird_packet::{AfiSafi, Capability, Family, MAX_LEN};
 use serde::{Deserialize, Serialize};
 
-use super::PeerView;
+use super::{Census, PeerView};
 use crate::config::{ExportScope, LimitAction, NextHopMode};
 use crate::fsm::State;
 use crate::fsm::negotiate::{self, Restarting, Terms};
@@ -167,11 +167,10 @@ pub struct PeerRestartView {
 }
 
 impl Speaker {
-    /// Everything about a peer.
-    pub fn neighbor_view(&self, name: &str) -> Option<NeighborView> {
+    /// Everything about a peer, with the routes told as they were counted.
+    pub fn neighbor_view(&self, name: &str, census: &Census) -> Option<NeighborView> {
         let peer = self.peer(self.peer_by_name(name)?)?;
         let config = &peer.config;
-        let told = Default::default();
         let conns = peer.conns.iter().filter_map(|at| self.conns.get(*at));
         let connections = conns
             .map(|c| ConnectionView {
@@ -182,7 +181,7 @@ impl Speaker {
             })
             .collect();
         Some(NeighborView {
-            peer: self.peer_view(peer, &told),
+            peer: self.peer_view(peer, census.told()),
             settings: SettingsView {
                 remote_as: config.remote_as,
                 families: Family::ALL
