@@ -200,6 +200,11 @@ impl Fib {
         self.add(kernel, again, now);
     }
 
+    /// Why the kernel refuses the route of a prefix, when it does.
+    pub(crate) fn refusal(&self, prefix: IpNet) -> Option<String> {
+        self.refused.get(&prefix).map(|r| format!("{}: {}", r.errno, fix(r.errno)))
+    }
+
     /// When [`Fib::retry`] has something to do.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
         self.refused.values().map(|r| r.due).min()
@@ -281,23 +286,11 @@ impl Fib {
         }
         for (errno, prefixes) in by_cause {
             let named: Vec<String> = prefixes.iter().take(NAMED).map(ToString::to_string).collect();
-            let fix = match errno {
-                Errno::EEXIST => {
-                    "another program has this prefix with this metric; remove its route or change a metric"
-                }
-                Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN => {
-                    "the next hop is on no link that is up; it is written when the link is back"
-                }
-                Errno::ENODEV => "the device does not exist; it is written when it does",
-                Errno::EPERM | Errno::EACCES => "the agent needs the capability CAP_NET_ADMIN",
-                Errno::ENOBUFS | Errno::ENOMEM => "the kernel is out of memory for routes",
-                _ => "it is tried again",
-            };
             tracing::warn!(
                 err = %errno,
                 count = prefixes.len(),
                 prefix = named.join(" "),
-                fix,
+                fix = fix(errno),
                 "the kernel refuses routes"
             );
         }
@@ -329,6 +322,22 @@ impl Fib {
             }
         }
         Some(route.normalized())
+    }
+}
+
+/// What mends a refusal.
+fn fix(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EEXIST => {
+            "another program has this prefix with this metric; remove its route or change a metric"
+        }
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN => {
+            "the next hop is on no link that is up; it is written when the link is back"
+        }
+        Errno::ENODEV => "the device does not exist; it is written when it does",
+        Errno::EPERM | Errno::EACCES => "the agent needs the capability CAP_NET_ADMIN",
+        Errno::ENOBUFS | Errno::ENOMEM => "the kernel is out of memory for routes",
+        _ => "it is tried again",
     }
 }
 

@@ -14,6 +14,7 @@
 //!                                          Speaker --> fib --> kernel routes, protocol 12
 //! ```
 
+pub mod api;
 mod conn;
 mod control;
 mod engine;
@@ -48,6 +49,8 @@ pub struct Config {
     pub node: String,
     /// Where `bird.ctl` and `bird6.ctl` go.
     pub run_dir: PathBuf,
+    /// Where `ctl bgp` asks; `None`: nowhere.
+    pub api: Option<api::Socket>,
     /// Where it says whether it is ready.
     pub health: Health,
     /// Where it counts.
@@ -66,6 +69,7 @@ pub async fn run_node(config: Config, store: Arc<dyn Store>, shutdown: Shutdown)
             (config.run_dir.join("bird.ctl"), control::Family::Ipv4),
             (config.run_dir.join("bird6.ctl"), control::Family::Ipv6),
         ],
+        api: config.api.clone(),
         reporter: Some(reporter.clone()),
     };
     let (engine, mailbox) = Engine::new(setup)?;
@@ -87,6 +91,7 @@ pub fn run_standalone(path: &Path, check_only: bool) -> anyhow::Result<()> {
         protocol: router.protocol,
         table: router.table,
         control: router.control.into_iter().map(|path| (path, control::Family::Both)).collect(),
+        api: router.api,
         reporter: None,
     };
     let (engine, mailbox) = Engine::new(setup)?;

@@ -26,7 +26,8 @@
 //! filters:                                 # as BGPFilter has them
 //!   no-default: { importV4: [{ action: Reject, cidr: 0.0.0.0/0, matchOperator: Equal }] }
 //! fib: { program: true, table: 254, protocol: 12, ecmp: 64, metric: 32 }
-//! control: /run/caracal-router.ctl         # control socket; none by default
+//! control: /run/caracal-router.ctl         # BIRD's control socket; none by default
+//! api: { socket: /run/caracal/bgp.sock, group: caracal }   # where `caracal ctl bgp` asks; none by default, `{}` is this
 //! ```
 
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ use caracal_netlink::{proto, table};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::api;
 use crate::plan::{Plan, Redistribute, Secret};
 use crate::sock::MAX_MD5_KEY;
 
@@ -72,6 +74,15 @@ struct Router {
     fib: FibRules,
     restart: Option<RestartRules>,
     control: Option<PathBuf>,
+    api: Option<ApiRules>,
+}
+
+/// The socket for `caracal ctl bgp`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ApiRules {
+    socket: Option<PathBuf>,
+    group: Option<String>,
 }
 
 /// A neighbour or a range: what only it has, and what its group could have said too.
@@ -267,6 +278,7 @@ pub(crate) struct Standalone {
     pub(crate) table: u32,
     pub(crate) protocol: u8,
     pub(crate) control: Option<PathBuf>,
+    pub(crate) api: Option<api::Socket>,
 }
 
 /// Reads and checks a router's file.
@@ -351,6 +363,10 @@ fn parse(text: &str) -> anyhow::Result<Standalone> {
         table: router.fib.table,
         protocol: router.fib.protocol,
         control: router.control.clone(),
+        api: router.api.clone().map(|api| api::Socket {
+            path: api.socket.unwrap_or_else(|| api::DEFAULT_PATH.into()),
+            group: api.group,
+        }),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
-use bird_speaker::io::FibTarget;
+use bird_speaker::io::{FibHop, FibRoute, FibTarget, Resolution};
 use bird_speaker::view::RouteFilter;
 use bird_speaker::{ImportReason, Speaker};
 
@@ -82,4 +82,27 @@ pub(crate) fn routes(
         views.push(RouteView { prefix: path.prefix, how, from: path.from, best: path.best });
     }
     views
+}
+
+/// A kernel route in words, with the device that the kernel chose.
+pub(crate) fn in_words(route: &FibRoute, kernel: &Kernel) -> String {
+    let target = match &route.target {
+        FibTarget::Blackhole => "blackhole".to_owned(),
+        FibTarget::Hops(hops) => {
+            let hops: Vec<String> = hops.iter().map(|hop| way(hop, kernel)).collect();
+            hops.join(", ")
+        }
+    };
+    format!("{target} metric {}", route.metric)
+}
+
+fn way(hop: &FibHop, kernel: &Kernel) -> String {
+    let chosen = || match kernel.resolve(hop.via) {
+        Resolution::Via { hops, .. } => hops.first().map(|h| h.interface.clone()),
+        Resolution::Unreachable => None,
+    };
+    match hop.device.clone().or_else(|| kernel.link_name(hop.ifindex)).or_else(chosen) {
+        Some(device) => format!("via {} dev {device}", hop.via),
+        None => format!("via {}", hop.via),
+    }
 }

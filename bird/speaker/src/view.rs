@@ -535,6 +535,12 @@ impl Speaker {
         }
     }
 
+    /// Distinct attribute sets, and update groups.
+    pub fn sizes(&self) -> (usize, usize) {
+        let groups = self.v4.groups.iter().flatten().count() + self.v6.groups.iter().flatten().count();
+        (self.core.store.attrs.len(), groups)
+    }
+
     /// What a peer is told, in order of prefixes; what was sent or is about to be.
     pub fn advertised(&self, peer: &str) -> Vec<AdvertisedView> {
         let Some(peer) = self.peer_by_name(peer).and_then(|i| self.peer(i)) else { return Vec::new() };

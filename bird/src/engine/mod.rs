@@ -10,6 +10,7 @@
 //! After every piece of input the outputs are drained and written, so neither a flood of routes nor a slow peer delays
 //! a keepalive by more than one piece.
 
+mod people;
 mod routes;
 mod sessions;
 
@@ -27,13 +28,14 @@ use caracal_netlink::{Groups, Monitor, MonitorConfig, Netlink, Route};
 use caracal_process::Reporter;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::api::{self, Api};
 use crate::conn::Conn;
 use crate::control::{self, Control};
 use crate::fib::Fib;
 use crate::kernel::Kernel;
 use crate::listen::Listeners;
 use crate::plan::{Mailbox, Message, Plan};
-use crate::{report, view};
+use crate::report;
 
 /// Octets read from one connection before the others have their turn.
 const READ: usize = 64 * 1024;
@@ -67,6 +69,8 @@ pub(crate) struct Setup {
     pub(crate) table: u32,
     /// Control sockets.
     pub(crate) control: Vec<(PathBuf, control::Family)>,
+    /// The socket for questions about peers and routes.
+    pub(crate) api: Option<api::Socket>,
     /// Says when the speaker is ready.
     pub(crate) reporter: Option<Reporter>,
 }
@@ -88,6 +92,7 @@ pub(crate) struct Engine {
     by_token: HashMap<Token, ConnId>,
     listeners: Listeners,
     control: Control,
+    api: Api,
     next_token: usize,
     /// Connections with something to read, in turn.
     readable: VecDeque<ConnId>,
@@ -148,6 +153,7 @@ impl Engine {
             by_token: HashMap::new(),
             listeners: Listeners::default(),
             control: Control::default(),
+            api: Api::new(),
             next_token: FIRST,
             readable: VecDeque::new(),
             transmit: VecDeque::new(),
@@ -164,6 +170,15 @@ impl Engine {
             let token = engine.token();
             if let Err(err) = engine.control.open(path, *family, engine.poll.registry(), token) {
                 tracing::warn!(path = %path.display(), %err, "no control socket; the speaker runs without it");
+            }
+        }
+        if let Some(socket) = &setup.api {
+            let token = engine.token();
+            if let Err(err) = engine.api.open(socket, engine.poll.registry(), token) {
+                tracing::warn!(
+                    err = format!("{err:#}"),
+                    "ctl bgp cannot ask this speaker; it runs without that"
+                );
             }
         }
         Ok((engine, Mailbox::new(sender, bell)))
@@ -192,6 +207,7 @@ impl Engine {
             self.read_connections(&mut buffer);
             self.write_fib();
             self.housekeeping();
+            self.answer();
             if self.stopping && stop_at.is_none() {
                 stop_at = Some(Instant::now() + FAREWELL);
             }
@@ -204,6 +220,7 @@ impl Engine {
         let busy = !self.readable.is_empty()
             || self.fib_waiting
             || !self.repairs.is_empty()
+            || self.api.is_busy()
             || (self.recheck.own && !self.recovering);
         if busy {
             return Some(Duration::ZERO);
@@ -233,6 +250,8 @@ impl Engine {
                         self.socket_ready(id, event);
                     } else if self.control.owns(token) {
                         self.serve_control(token);
+                    } else if self.api.owns(token) {
+                        self.serve_api(token);
                     } else {
                         self.accept(token);
                     }
@@ -261,6 +280,7 @@ impl Engine {
         self.next_token = next_token;
         self.listen_retry_at = self.listeners.incomplete().then(|| Instant::now() + LISTEN_RETRY);
         let config = plan.config.clone();
+        self.api.history.retain(|name| config.peers.iter().any(|p| p.name == name));
         let redistribute_changed =
             self.plan.as_ref().is_some_and(|old| old.redistribute != plan.redistribute);
         let keys_changed = self.changed_keys(&plan);
@@ -403,6 +423,7 @@ impl Engine {
 
     fn event(&mut self, event: &Event) {
         report::event(event);
+        self.api.history.note(event, SystemTime::now());
         if let Event::RestartComplete { .. } = event {
             self.end_recovery();
         }
@@ -416,26 +437,5 @@ impl Engine {
         if let Some(speaker) = &self.speaker {
             self.fib.sweep_leftovers(&self.kernel, |prefix| speaker.fib_route(prefix));
         }
-    }
-
-    // ---- people ----
-
-    fn serve_control(&mut self, token: Token) {
-        let mut next_token = self.next_token;
-        let mut next = || {
-            next_token += 1;
-            Token(next_token)
-        };
-        let times = view::Times { started: self.started, configured: self.configured };
-        let speaker = self.speaker.as_ref();
-        let (recovering, kernel) = (self.recovering, &self.kernel);
-        self.control.ready(
-            token,
-            self.poll.registry(),
-            &mut next,
-            &|| view::of(speaker, &times, recovering),
-            &|family, limit| view::routes(speaker, kernel, family, limit),
-        );
-        self.next_token = next_token;
     }
 }

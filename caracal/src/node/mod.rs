@@ -93,6 +93,7 @@ fn start(role: Role) -> anyhow::Result<()> {
         let config = bird::Config {
             node: settings.name.clone(),
             run_dir: run_dir.path().to_path_buf(),
+            api: bird::api::Socket::from_env(&env),
             health: health.clone(),
             metrics: metrics.clone(),
         };

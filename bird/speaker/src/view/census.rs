@@ -101,6 +101,8 @@ struct Stage {
 
 /// A step looks at so many destinations for one unit of its budget.
 const DESTS: usize = 16;
+/// Or at destinations with so many paths.
+const PATHS: usize = 64;
 /// The same for slots of an export group, which lie one after the other.
 const SLOTS: usize = 256;
 
@@ -162,9 +164,10 @@ impl Speaker {
             return;
         }
         let bound = rib.table.dest_bound();
-        let end = bound.min(at + DESTS);
-        for id in at.min(end)..end {
-            self.count_dest(rib, id, census);
+        let (mut end, mut paths) = (at.min(bound), 0);
+        while end < bound.min(at + DESTS) && paths < PATHS {
+            paths += self.count_dest(rib, end, census);
+            end += 1;
         }
         census.stage = if end >= bound {
             Stage { in_groups: true, at: 0, ..census.stage }
@@ -173,11 +176,11 @@ impl Speaker {
         };
     }
 
-    fn count_dest<N: Net>(&self, rib: &Rib<N>, id: usize, census: &mut Census) {
+    fn count_dest<N: Net>(&self, rib: &Rib<N>, id: usize, census: &mut Census) -> usize {
         let id = index32(id);
         let paths = rib.table.paths(id);
         if paths.is_empty() {
-            return;
+            return 0;
         }
         let family = N::FAMILY.index();
         let best = rib.table.best_at(id);
@@ -210,6 +213,7 @@ impl Speaker {
                 counts.unreachable += u64::from(!reachable);
             }
         }
+        paths.len()
     }
 
     /// What a count found of a peer: the families of its session, and those of which there are routes.

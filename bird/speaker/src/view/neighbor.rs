@@ -302,10 +302,8 @@ fn is_used(capability: &Capability, terms: &Terms) -> bool {
         Capability::GracefulRestart(_) => terms.restart.is_some(),
         Capability::FourOctetAs(_) => terms.ctx.as4,
         Capability::AddPath(_) => any(|f| f.add_path_rx || f.add_path_tx),
-        Capability::Role(_)
-        | Capability::LongLivedGracefulRestart(_)
-        | Capability::Fqdn { .. }
-        | Capability::Unknown { .. } => false,
+        Capability::LongLivedGracefulRestart(_) => terms.long_lived.is_some(),
+        Capability::Role(_) | Capability::Fqdn { .. } | Capability::Unknown { .. } => false,
     }
 }
 

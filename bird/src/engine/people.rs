@@ -1,0 +1,53 @@
+//! People and their programs: the control sockets, and the socket for questions about peers and routes.
+
+use mio::Token;
+
+use super::Engine;
+use crate::api::World;
+use crate::view;
+
+impl Engine {
+    pub(super) fn serve_control(&mut self, token: Token) {
+        let mut next_token = self.next_token;
+        let mut next = || {
+            next_token += 1;
+            Token(next_token)
+        };
+        let times = view::Times { started: self.started, configured: self.configured };
+        let speaker = self.speaker.as_ref();
+        let (recovering, kernel) = (self.recovering, &self.kernel);
+        self.control.ready(
+            token,
+            self.poll.registry(),
+            &mut next,
+            &|| view::of(speaker, &times, recovering),
+            &|family, limit| view::routes(speaker, kernel, family, limit),
+        );
+        self.next_token = next_token;
+    }
+
+    /// Something happened on the socket for questions, or at one of its clients.
+    pub(super) fn serve_api(&mut self, token: Token) {
+        let mut next_token = self.next_token;
+        self.api.ready(token, self.poll.registry(), &mut || {
+            next_token += 1;
+            Token(next_token)
+        });
+        self.next_token = next_token;
+    }
+
+    /// A slice of work on answers, if there are any to make.
+    pub(super) fn answer(&mut self) {
+        if !self.api.is_busy() {
+            return;
+        }
+        let world = World {
+            speaker: self.speaker.as_ref(),
+            kernel: &self.kernel,
+            fib: &self.fib,
+            times: view::Times { started: self.started, configured: self.configured },
+            now: self.origin.elapsed(),
+        };
+        self.api.work(&world, self.poll.registry());
+    }
+}
