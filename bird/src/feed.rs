@@ -1,19 +1,19 @@
 //! From the datastore to the loop: follow the keys, derive, hand over what changed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
-use bird_intent::{Env, Facts, Problem, SecretRef};
+use bird_intent::{Env, Facts, Problem};
 use caracal_datastore::{Store, SyncEvent, SyncStatus, Syncer};
 use caracal_process::{Reporter, Shutdown};
 
-use crate::plan::{Mailbox, Message, Plan, Redistribute, Secret};
+use crate::passwords::Passwords;
+use crate::plan::{Mailbox, Message, Plan, Redistribute};
 use crate::translate;
 
-/// Names the file of BGP passwords: YAML, secret -> key -> password.
-const PASSWORDS: &str = "CARACAL_BGP_PASSWORDS";
+/// Passwords are looked at this often; nothing tells when a mounted secret changes.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Follows the datastore until a stop is asked for.
 pub(crate) async fn run(
@@ -26,10 +26,12 @@ pub(crate) async fn run(
     let mut feed = Feed::new(node);
     let mut base = Follower::start(&store, Facts::prefixes(Some(node)));
     let mut workloads: Option<Follower> = None;
+    let mut look = tokio::time::interval(LOOK);
     reporter.not_ready("waiting for the datastore");
     loop {
         tokio::select! {
             () = shutdown.wait() => return,
+            _ = look.tick() => {}
             events = base.syncer.next() => feed.take(&mut base.in_sync, events, reporter),
             events = next_of(&mut workloads) => {
                 if let Some(follower) = &mut workloads {
@@ -149,7 +151,7 @@ impl Feed {
         if !std::mem::take(&mut self.dirty) && !passwords_changed {
             return true;
         }
-        self.env.secrets = self.passwords.known.keys().cloned().collect();
+        self.env.secrets = self.passwords.secrets();
         let config = match bird_intent::derive(&self.facts, &self.node, &self.env) {
             Ok(config) => config,
             Err(err) => {
@@ -175,7 +177,7 @@ impl Feed {
         let passwords = translated
             .passwords
             .iter()
-            .filter_map(|(peer, secret)| Some((peer.clone(), self.passwords.known.get(secret)?.clone())))
+            .filter_map(|(peer, secret)| Some((peer.clone(), self.passwords.get(secret)?.clone())))
             .collect();
         let plan = Plan {
             config: translated.config,
@@ -198,67 +200,5 @@ impl Feed {
         }
         self.told = None;
         mailbox.send(Message::Silence)
-    }
-}
-
-/// The file of passwords, read again when it changes.
-struct Passwords {
-    path: Option<PathBuf>,
-    read_at: Option<SystemTime>,
-    known: BTreeMap<SecretRef, Secret>,
-}
-
-impl Passwords {
-    fn from_env() -> Self {
-        let path = std::env::var_os(PASSWORDS).filter(|p| !p.is_empty()).map(PathBuf::from);
-        Self { path, read_at: None, known: BTreeMap::new() }
-    }
-
-    /// Reads the file if it is new; true when the passwords changed.
-    fn reload(&mut self) -> bool {
-        let Some(path) = &self.path else { return false };
-        let written = std::fs::metadata(path).and_then(|m| m.modified()).ok();
-        if written.is_some() && written == self.read_at {
-            return false;
-        }
-        let parsed = std::fs::read_to_string(path).map_err(|e| e.to_string()).and_then(|text| {
-            serde_yaml::from_str::<BTreeMap<String, BTreeMap<String, String>>>(&text)
-                // The error's text could quote a password.
-                .map_err(|e| {
-                    format!(
-                        "not a YAML map of maps of text{}",
-                        e.location().map_or(String::new(), |l| format!(", line {}", l.line()))
-                    )
-                })
-        });
-        let secrets = match parsed {
-            Ok(secrets) => secrets,
-            Err(err) => {
-                if self.read_at != written || written.is_none() && self.read_at.is_none() {
-                    tracing::warn!(path = %path.display(), err, "BGP passwords cannot be read; those known stay");
-                }
-                self.read_at = written.or(Some(SystemTime::UNIX_EPOCH));
-                return false;
-            }
-        };
-        self.read_at = written;
-        let mut known = BTreeMap::new();
-        for (name, keys) in secrets {
-            for (key, password) in keys {
-                if password.is_empty() || password.len() > crate::sock::MAX_MD5_KEY || password.contains('\0')
-                {
-                    tracing::warn!(
-                        secret = name,
-                        key,
-                        "a BGP password must have 1 to 80 octets and no NUL; it is left out"
-                    );
-                    continue;
-                }
-                known.insert(SecretRef { name: name.clone(), key }, Secret(password.into_bytes()));
-            }
-        }
-        let changed = known != self.known;
-        self.known = known;
-        changed
     }
 }

@@ -22,6 +22,7 @@ mod feed;
 mod fib;
 mod kernel;
 mod listen;
+pub mod passwords;
 mod plan;
 pub mod rehearsal;
 mod report;

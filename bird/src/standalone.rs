@@ -46,8 +46,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::api;
+use crate::passwords;
 use crate::plan::{Plan, Redistribute, Secret};
-use crate::sock::MAX_MD5_KEY;
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -505,20 +505,13 @@ impl Settings {
     }
 
     fn secret(&self, name: &str) -> anyhow::Result<Option<Secret>> {
-        let key = match (&self.password, &self.password_file) {
+        let secret = match (&self.password, &self.password_file) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => bail!("{name}: password and passwordFile are both set; keep one"),
-            (Some(text), None) => text.clone(),
-            (None, Some(path)) => std::fs::read_to_string(path)
-                .with_context(|| format!("{name}: passwordFile: {} cannot be read", path.display()))?
-                .trim_end_matches(['\n', '\r'])
-                .to_owned(),
+            (Some(text), None) => passwords::password(text.clone()),
+            (None, Some(path)) => passwords::alone(path).map_err(|e| format!("passwordFile: {e}")),
         };
-        ensure!(
-            !key.is_empty() && key.len() <= MAX_MD5_KEY && !key.contains('\0'),
-            "{name}: the password must have 1 to {MAX_MD5_KEY} octets and no NUL"
-        );
-        Ok(Some(Secret(key.into_bytes())))
+        secret.map(Some).map_err(|why| anyhow::anyhow!("{name}: {why}"))
     }
 }
 

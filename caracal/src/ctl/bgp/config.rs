@@ -4,7 +4,7 @@ use bird_intent::{Env, derive};
 
 use super::args::BgpConfig;
 use super::offline;
-use crate::ctl::commands::console::{line, out};
+use crate::ctl::commands::console::{complain, line, out};
 use crate::ctl::commands::session;
 use crate::ctl::output::yaml::to_yaml;
 
@@ -16,7 +16,12 @@ pub(super) async fn config(arguments: &BgpConfig, allow_mismatch: bool) -> Resul
         None => this_node().ok_or("name the node with --node; neither NODENAME nor a host name is set")?,
     };
     let facts = offline::read(&client, Some(&node), false).await?;
-    let env = Env::from_lookup(&|name: &str| std::env::var(name).ok());
+    let mut env = Env::from_lookup(&|name: &str| std::env::var(name).ok());
+    let (secrets, complaints) = bird::passwords::known();
+    for complaint in complaints {
+        complain(format!("warning: {complaint}"));
+    }
+    env.secrets = secrets;
     let config = derive(&facts, &node, &env).map_err(|e| e.to_string())?;
     let config = serde_json::to_value(&config).map_err(|e| format!("cannot show the configuration: {e}"))?;
     match arguments.output.as_str() {
