@@ -1,7 +1,7 @@
 //! A TCP connection as the speaker sees it.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bird_packet::{Notification, OpenMessage};
 use bytes::Bytes;
@@ -21,6 +21,8 @@ pub(crate) struct Conn {
     pub(crate) outgoing: bool,
     pub(crate) remote: SocketAddr,
     pub(crate) local: Option<SocketAddr>,
+    /// Our address of the other family on the same link.
+    pub(crate) other: Option<IpAddr>,
     /// The beginning of a message whose end has not arrived.
     pub(crate) tail: Vec<u8>,
     /// Everything but routes, ready to be sent.
@@ -43,6 +45,11 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
+    /// Our addresses on its link: its own end, and that of the other family.
+    pub(crate) fn addresses(&self) -> [Option<IpAddr>; 2] {
+        [self.local.map(|l| l.ip()), self.other]
+    }
+
     /// The earliest of its deadlines.
     pub(crate) fn deadline(&self) -> Option<Time> {
         [self.hold_at, self.keepalive_at, self.dial_at, self.delay_at, self.send_hold_at]
@@ -95,6 +102,7 @@ impl Conns {
             outgoing: phase == Phase::Dialing,
             remote,
             local: None,
+            other: None,
             tail: Vec::new(),
             control: VecDeque::new(),
             open: None,

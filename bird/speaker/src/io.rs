@@ -34,6 +34,14 @@ pub enum Input<'a> {
         /// Our address and port.
         local: SocketAddr,
     },
+    /// Our address of the other family on the link of a connection: the next hop of that family's routes when the
+    /// session carries both (RFC 2545 §2). Told before the session is established, or not at all.
+    OtherAddress {
+        /// The connection.
+        conn: ConnId,
+        /// The address.
+        address: IpAddr,
+    },
     /// A call failed.
     ConnectFailed {
         /// The connection, which is gone with this.

@@ -263,7 +263,8 @@ impl Speaker {
             for family in Family::ALL {
                 let f = family.index();
                 if let Some(place) = peer.groups[f] {
-                    let key = self.group_key(&peer.config, terms, family, c.local, peer.export[f].clone());
+                    let key =
+                        self.group_key(&peer.config, terms, family, c.addresses(), peer.export[f].clone());
                     regroup[f].push(Regroup { peer: index, place, key });
                 }
             }

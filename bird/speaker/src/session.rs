@@ -73,6 +73,12 @@ impl Speaker {
         }
     }
 
+    pub(crate) fn on_other_address(&mut self, id: ConnId, address: IpAddr) {
+        if let Some(c) = self.conns.find(id).and_then(|at| self.conns.get_mut(at)) {
+            c.other = Some(address);
+        }
+    }
+
     pub(crate) fn on_connect_failed(&mut self, now: Time, id: ConnId, reason: ConnectError) {
         let Some(at) = self.conns.find(id) else { return };
         let Some(c) = self.conns.get(at) else { return };
@@ -292,7 +298,7 @@ impl Speaker {
     fn establish(&mut self, now: Time, at: usize) {
         let Some(c) = self.conns.get_mut(at) else { return };
         c.phase = Phase::Established;
-        let (index, remote, local) = (c.peer, c.remote, c.local);
+        let (index, remote, addresses) = (c.peer, c.remote, c.addresses());
         let (Some(terms), Some(open)) = (c.terms.clone(), c.open.clone()) else { return };
         c.hold_at = terms.hold.map(|h| now + h);
         let local_config = self.config.local;
@@ -357,7 +363,7 @@ impl Speaker {
 
         for family in Family::ALL {
             if terms.ctx.family(family).enabled {
-                let key = self.group_key(&config, &terms, family, local, chains[family.index()].clone());
+                let key = self.group_key(&config, &terms, family, addresses, chains[family.index()].clone());
                 // RFC 4724 §2: the marker is worth sending to everybody, it tells that the initial table is complete.
                 let joined = match family {
                     Family::Ipv4Unicast => self.v4.join(key, index, now),
@@ -382,7 +388,7 @@ impl Speaker {
         config: &PeerConfig,
         terms: &Terms,
         family: Family,
-        local: Option<SocketAddr>,
+        addresses: [Option<IpAddr>; 2],
         chain: Arc<crate::policy::eval::Chain>,
     ) -> GroupKey {
         let me = self.config.local;
@@ -396,14 +402,13 @@ impl Speaker {
                 *ctx.family_mut(f) = bird_packet::FamilyContext::default();
             }
         }
-        let local = local.map(|l| l.ip());
-        let v4 = config.next_hop_v4.or(match local {
-            Some(IpAddr::V4(a)) => Some(a),
-            _ => None,
+        let v4 = addresses.iter().flatten().find_map(|a| match a {
+            IpAddr::V4(a) => Some(*a),
+            IpAddr::V6(_) => None,
         });
-        let v6 = config.next_hop_v6.or(match local {
-            Some(IpAddr::V6(a)) => Some(a),
-            _ => None,
+        let v6 = addresses.iter().flatten().find_map(|a| match a {
+            IpAddr::V6(a) => Some(*a),
+            IpAddr::V4(_) => None,
         });
         GroupKey {
             ctx,
@@ -412,8 +417,8 @@ impl Speaker {
             client: config.route_reflector_client,
             cluster_id: config.cluster_id.or(me.cluster_id).unwrap_or(me.router_id).to_bits(),
             next_hop: config.next_hop,
-            self_v4: v4,
-            self_v6: v6,
+            self_v4: config.next_hop_v4.or(v4),
+            self_v6: config.next_hop_v6.or(v6),
             scope: config.export_scope,
             remove_private_as: config.remove_private_as,
             as_override: (config.as_override && terms.ctx.kind == PeerKind::External)

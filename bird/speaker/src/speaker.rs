@@ -110,6 +110,7 @@ impl Speaker {
         let now = self.now;
         match input {
             Input::Connected { conn, local } => self.on_connected(now, conn, local),
+            Input::OtherAddress { conn, address } => self.on_other_address(conn, address),
             Input::ConnectFailed { conn, reason } => self.on_connect_failed(now, conn, reason),
             Input::Received { conn, data } => self.on_received(now, conn, data),
             Input::Closed { conn, reason } => self.on_closed(now, conn, reason),

@@ -3,7 +3,7 @@
 
 mod harness;
 
-use bird_speaker::config::{AddPath, ExportScope, LimitAction, Originated, PrefixLimit};
+use bird_speaker::config::{AddPath, ExportScope, Families, LimitAction, Originated, PrefixLimit};
 use bird_speaker::fsm::State;
 use bird_speaker::io::{Command, FibTarget, Resolution};
 use bird_speaker::policy::{Action, FilterSet, MatchOperator, Operation, Rule};
@@ -305,4 +305,25 @@ fn a_long_table_arrives_whole_in_both_directions() {
     world.run(secs(5));
     let totals = world.nodes[1].speaker.as_ref().unwrap().totals();
     assert_eq!((totals.paths, totals.prefixes), (11, 11));
+}
+
+#[test]
+fn a_session_of_both_families_tells_the_address_of_each() {
+    let both = Families { ipv4: true, ipv6: true };
+    let of = |n: usize, other: usize| Config {
+        peers: vec![PeerConfig { families: both, ..peer(other, 64600 + u32::try_from(other).unwrap()) }],
+        originated: vec![blackhole(&format!("10.65.{n}.0/26")), blackhole(&format!("fd65:{n}::/48"))],
+        ..config(n, 64600 + u32::try_from(n).unwrap())
+    };
+    let mut world = World::new();
+    world.add(of(0, 1));
+    world.add(of(1, 0));
+    world.nodes[0].other = Some("fd20::1".parse().unwrap());
+    settle(&mut world);
+    let heard = world.heard(1, 0);
+    let hop = |prefix: &str| heard.iter().find(|r| r.prefix == net(prefix)).and_then(|r| r.next_hop);
+    assert_eq!(hop("10.65.0.0/26"), Some(address(0)));
+    assert_eq!(hop("fd65:0::/48"), Some("fd20::1".parse().unwrap()));
+    // The other side has no such address: nothing that nobody could use is told.
+    assert_eq!(world.heard_prefixes(0, 1), ["10.65.1.0/26"]);
 }

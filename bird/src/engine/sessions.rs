@@ -67,7 +67,14 @@ impl Engine {
             if let Err(err) = set_up {
                 self.pass(Input::Closed { conn: id, reason: err.to_string() });
             }
+            self.pass_other_address(id, local);
             self.drain();
+        }
+    }
+
+    fn pass_other_address(&mut self, conn: ConnId, local: SocketAddr) {
+        if let Some(address) = self.kernel.other_address(local) {
+            self.pass(Input::OtherAddress { conn, address });
         }
     }
 
@@ -89,6 +96,7 @@ impl Engine {
             }
             conn.connecting = false;
             conn.writable = true;
+            self.pass_other_address(id, local);
             self.pass(Input::Connected { conn: id, local });
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };

@@ -9,7 +9,7 @@
 //! dump ([`Effects::resync`]) when an address goes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bird_speaker::io::{LocalRoute, LocalRouteKey, LocalSource, Resolution, ResolvedHop};
@@ -141,6 +141,19 @@ impl Kernel {
         self.addresses
             .iter()
             .any(|(index, net)| net.addr() == address && self.links.get(index).is_some_and(|l| l.up))
+    }
+
+    /// Our address of the other family on the link on which a connection ends.
+    pub(crate) fn other_address(&self, local: SocketAddr) -> Option<IpAddr> {
+        let index = match local {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => v6.scope_id(),
+            _ => self.addresses.iter().find(|(_, net)| net.addr() == local.ip())?.0,
+        };
+        self.addresses
+            .iter()
+            .map(|(i, net)| (*i, net.addr()))
+            .find(|(i, a)| *i == index && a.is_ipv4() != local.is_ipv4() && !a.is_loopback())
+            .map(|(_, address)| address)
     }
 
     /// The table that is looked at.

@@ -161,3 +161,25 @@ fn an_address_that_goes_asks_for_a_new_look() {
     assert!(effects.resync);
     assert!(kernel.observe(vec![Event::Overrun]).resync);
 }
+
+#[test]
+fn the_other_family_s_address_is_of_the_link_on_which_a_connection_ends() {
+    let mut kernel = Kernel::new(proto::BIRD, 254);
+    let _ = kernel.replace(
+        vec![link(1, "lo", true), link(UPLINK, "eth0", true), link(3, "eth1", true)],
+        vec![
+            Address::new(1, net("127.0.0.1/8")),
+            Address::new(UPLINK, net("10.20.0.1/24")),
+            Address::new(UPLINK, net("fe80::1/64")),
+            Address::new(UPLINK, net("fd20::1/64")),
+            Address::new(3, net("10.30.0.1/24")),
+        ],
+        Vec::new(),
+    );
+    let other = |local: &str| kernel.other_address(local.parse().unwrap());
+    assert_eq!(other("10.20.0.1:179"), Some(ip("fd20::1")));
+    assert_eq!(other("[fd20::1]:179"), Some(ip("10.20.0.1")));
+    assert_eq!(other("[fe80::1%3]:179"), Some(ip("10.30.0.1")), "an unnumbered peer");
+    assert_eq!(other("10.30.0.1:179"), None, "a link without the other family");
+    assert_eq!(other("10.40.0.1:179"), None, "no address of ours");
+}

@@ -17,6 +17,8 @@ use ipnet::IpNet;
 pub struct Node {
     pub speaker: Option<Speaker>,
     pub address: IpAddr,
+    /// Its address of the other family on the same link.
+    pub other: Option<IpAddr>,
     pub fib: BTreeMap<IpNet, FibRoute>,
     /// Kernel changes written, for "nothing was written".
     pub fib_writes: usize,
@@ -125,6 +127,7 @@ impl World {
         self.nodes.push(Node {
             speaker: Some(Speaker::new(self.now, config, Start::default())),
             address: address(n),
+            other: None,
             fib: BTreeMap::new(),
             fib_writes: 0,
             events: Vec::new(),
@@ -141,6 +144,7 @@ impl World {
         self.nodes.push(Node {
             speaker: None,
             address: address(n),
+            other: None,
             fib: BTreeMap::new(),
             fib_writes: 0,
             events: Vec::new(),
@@ -379,6 +383,9 @@ impl World {
                 let answer = match self.nodes[to].speaker.as_mut().map(|s| s.accept(now, local, remote)) {
                     Some(Ok(conn)) => {
                         self.pipes.push(Pipe { a: caller, b: End { node: to, conn }, open: true });
+                        if let Some(address) = self.nodes[to].other {
+                            self.handle(to, Input::OtherAddress { conn, address });
+                        }
                         Ok(local)
                     }
                     Some(Err(_)) | None => Err(ConnectError::Refused),
@@ -389,6 +396,9 @@ impl World {
             Flight::Answer { to, result } => {
                 if self.nodes[to.node].speaker.is_none() {
                     return;
+                }
+                if let Some(address) = self.nodes[to.node].other {
+                    self.handle(to.node, Input::OtherAddress { conn: to.conn, address });
                 }
                 let input = match result {
                     Ok(local) => Input::Connected { conn: to.conn, local },
