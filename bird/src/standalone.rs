@@ -31,7 +31,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -162,6 +162,10 @@ struct Settings {
     route_reflector_client: Option<bool>,
     cluster_id: Option<Ipv4Addr>,
     next_hop: Option<NextHopMode>,
+    #[serde(rename = "nextHopIPv4")]
+    next_hop_v4: Option<Ipv4Addr>,
+    #[serde(rename = "nextHopIPv6")]
+    next_hop_v6: Option<Ipv6Addr>,
     add_path: Option<speaker::AddPath>,
     graceful_restart: Option<GracefulRestart>,
     allow_local_as: Option<u8>,
@@ -407,6 +411,8 @@ impl Settings {
             route_reflector_client: own.route_reflector_client.or(group.route_reflector_client),
             cluster_id: own.cluster_id.or(group.cluster_id),
             next_hop: own.next_hop.or(group.next_hop),
+            next_hop_v4: own.next_hop_v4.or(group.next_hop_v4),
+            next_hop_v6: own.next_hop_v6.or(group.next_hop_v6),
             add_path: own.add_path.or(group.add_path),
             graceful_restart: own.graceful_restart.or(group.graceful_restart),
             allow_local_as: own.allow_local_as.or(group.allow_local_as),
@@ -482,6 +488,8 @@ impl Settings {
             route_reflector_client: self.route_reflector_client.unwrap_or(default.route_reflector_client),
             cluster_id: self.cluster_id,
             next_hop: self.next_hop.unwrap_or(default.next_hop),
+            next_hop_v4: self.next_hop_v4,
+            next_hop_v6: self.next_hop_v6,
             add_path: self.add_path.unwrap_or(default.add_path),
             graceful_restart,
             allow_own_as: self.allow_local_as.unwrap_or(default.allow_own_as),
@@ -545,6 +553,7 @@ fn yes() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bird_speaker::policy::{Community, Operation};
 
     const SMALL: &str = "routerId: 192.168.174.2\nasNumber: 64999\n";
 
@@ -588,6 +597,25 @@ mod tests {
         assert!(!long.notification && long.long_lived.aware && !long.long_lived.partial);
         let helper = restart("{ longLived: { keep: 60, partial: true } }").long_lived;
         assert_eq!((helper.stale_time, helper.keep, helper.partial), (0, Duration::from_mins(1), true));
+    }
+
+    #[test]
+    fn operations_are_written_as_bgp_filter_has_them() {
+        let text = format!(
+            "{SMALL}filters:\n  mark:\n    exportV4:\n      - action: Accept\n        operations:\n\
+             \x20         - addCommunity: {{ value: '64999:7' }}\n          - addCommunity: '64999:1:2'\n\
+             \x20         - prependASPath: {{ prefix: [64999, 64998] }}\n          - setPriority: {{ value: 512 }}\n"
+        );
+        let rule = &parse(&text).unwrap().plan.config.filters["mark"].export_v4[0];
+        let expected = [
+            Operation::AddCommunity(Community::Standard(64999, 7)),
+            Operation::AddCommunity(Community::Large(64999, 1, 2)),
+            Operation::PrependAsPath(vec![64999, 64998]),
+            Operation::SetPriority(512),
+        ];
+        assert_eq!(rule.operations, expected);
+        let two = text.replace("          - setPriority", "            setPriority");
+        assert!(error(&two).contains("exactly one of addCommunity"), "{}", error(&two));
     }
 
     #[test]

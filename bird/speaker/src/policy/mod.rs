@@ -106,7 +106,7 @@ pub enum PeerType {
 
 /// A change that an accepting rule makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", try_from = "WrittenOperation")]
 pub enum Operation {
     /// Attach a community.
     AddCommunity(Community),
@@ -115,6 +115,49 @@ pub enum Operation {
     PrependAsPath(Vec<u32>),
     /// LOCAL_PREF becomes 2147483647 - this.
     SetPriority(u32),
+}
+
+/// An operation as it is written: as BGPFilter has it (`addCommunity: {value: "1:2"}`), or short (`addCommunity: "1:2"`).
+///
+/// A map with one key each, because YAML would want a tag for an enum.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenOperation {
+    add_community: Option<Written<Community>>,
+    #[serde(rename = "prependASPath")]
+    prepend_as_path: Option<Written<Vec<u32>>>,
+    set_priority: Option<Written<u32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written<T> {
+    Short(T),
+    Value { value: T },
+    Prefix { prefix: T },
+}
+
+impl<T> Written<T> {
+    fn into_inner(self) -> T {
+        match self {
+            Written::Short(inner) | Written::Value { value: inner } | Written::Prefix { prefix: inner } => {
+                inner
+            }
+        }
+    }
+}
+
+impl TryFrom<WrittenOperation> for Operation {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenOperation) -> Result<Self, &'static str> {
+        match (written.add_community, written.prepend_as_path, written.set_priority) {
+            (Some(add), None, None) => Ok(Operation::AddCommunity(add.into_inner())),
+            (None, Some(prepend), None) => Ok(Operation::PrependAsPath(prepend.into_inner())),
+            (None, None, Some(set)) => Ok(Operation::SetPriority(set.into_inner())),
+            _ => Err("an operation is exactly one of addCommunity, prependASPath and setPriority"),
+        }
+    }
 }
 
 /// A standard (`a:b`) or large (`a:b:c`) community.
