@@ -20,6 +20,7 @@ mod control;
 mod engine;
 mod feed;
 mod fib;
+mod gtsm;
 mod kernel;
 mod listen;
 pub mod passwords;

@@ -9,7 +9,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
 use crate::plan::{Plan, Secret};
-use crate::sock;
+use crate::{gtsm, sock};
 
 /// Every socket that takes calls.
 #[derive(Debug, Default)]
@@ -19,6 +19,7 @@ pub(crate) struct Listeners {
     failed: BTreeMap<SocketAddr, String>,
     wanted: Vec<SocketAddr>,
     keys: BTreeMap<IpNet, Secret>,
+    ttl: gtsm::Rules,
 }
 
 #[derive(Debug)]
@@ -27,6 +28,7 @@ struct Listener {
     token: Token,
     socket: TcpListener,
     keys: BTreeMap<IpNet, Secret>,
+    ttl: gtsm::Rules,
 }
 
 impl Listeners {
@@ -34,6 +36,7 @@ impl Listeners {
     pub(crate) fn follow(&mut self, plan: &Plan, registry: &Registry, token: &mut impl FnMut() -> Token) {
         self.wanted.clone_from(&plan.listen);
         self.keys = keys_of(plan);
+        self.ttl = gtsm::Rules::of(plan);
         self.open.retain(|l| plan.listen.contains(&l.address));
         self.failed.retain(|address, _| plan.listen.contains(address));
         self.retry(registry, token);
@@ -67,6 +70,7 @@ impl Listeners {
         }
         for listener in &mut self.open {
             listener.set_keys(&self.keys);
+            listener.set_ttl(&self.ttl);
         }
     }
 
@@ -86,6 +90,20 @@ impl Listeners {
 }
 
 impl Listener {
+    fn set_ttl(&mut self, wanted: &gtsm::Rules) {
+        if self.ttl == *wanted {
+            return;
+        }
+        match sock::set_filter(&self.socket, &wanted.program(self.address.is_ipv4())) {
+            Ok(()) => self.ttl = wanted.clone(),
+            Err(err) => tracing::warn!(
+                address = %self.address, %err,
+                fix = "nothing to do: accepted sessions have it, only a caller's first packets are not judged",
+                "TTL security cannot be set on a listening socket"
+            ),
+        }
+    }
+
     fn set_keys(&mut self, wanted: &BTreeMap<IpNet, Secret>) {
         let mine = |net: &IpNet| net.addr().is_ipv4() == self.address.is_ipv4();
         let gone: Vec<IpNet> = self.keys.keys().filter(|net| !wanted.contains_key(*net)).copied().collect();
@@ -116,7 +134,7 @@ impl Listener {
 fn open(address: SocketAddr, registry: &Registry, token: Token) -> io::Result<Listener> {
     let mut socket = sock::listen(address)?;
     registry.register(&mut socket, token, Interest::READABLE)?;
-    Ok(Listener { address, token, socket, keys: BTreeMap::new() })
+    Ok(Listener { address, token, socket, keys: BTreeMap::new(), ttl: gtsm::Rules::default() })
 }
 
 fn keys_of(plan: &Plan) -> BTreeMap<IpNet, Secret> {

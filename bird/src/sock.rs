@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 /// Longest key that the kernel takes (RFC 2385 keys are text; Linux allows 80 octets).
 pub(crate) const MAX_MD5_KEY: usize = 80;
@@ -66,11 +66,25 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
     Ok(mio::net::TcpListener::from_std(socket.into()))
 }
 
+/// Gives a listener a filter for what arrives; an empty one takes it off. Accepted connections begin with it.
+pub(crate) fn set_filter(listener: &mio::net::TcpListener, program: &[SockFilter]) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    if program.is_empty() {
+        // There may be none.
+        let _ = socket.detach_filter();
+        return Ok(());
+    }
+    socket.attach_filter(program)
+}
+
 /// Gives an accepted connection the options of its peer. Its key is inherited from the listener.
 pub(crate) fn accepted(stream: &mio::net::TcpStream, peer: IpAddr, options: &Options) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    apply(&socket, peer, options)
+    apply(&socket, peer, options)?;
+    // From here on the least TTL does what the listener's filter did.
+    let _ = socket.detach_filter();
+    Ok(())
 }
 
 /// Sets or removes the key for a peer, or for every peer inside a prefix, on a listener or before a connect.

@@ -130,14 +130,15 @@ pub struct RawPeer {
 impl RawPeer {
     /// Calls `to` from `from`. Only TCP; nothing is said.
     pub fn call(space: &Namespace, from: IpAddr, to: SocketAddr) -> anyhow::Result<Self> {
-        Self::call_with(space, from, to, |_| Ok(()))
+        Self::call_with(space, from, to, HANDSHAKE, |_| Ok(()))
     }
 
-    /// The same with options on the socket first.
+    /// The same with options on the socket first, given up after `limit`.
     pub fn call_with(
         space: &Namespace,
         from: IpAddr,
         to: SocketAddr,
+        limit: Duration,
         set: impl FnOnce(&Socket) -> io::Result<()> + Send + 'static,
     ) -> anyhow::Result<Self> {
         let stream = space.run(move || -> io::Result<TcpStream> {
@@ -145,7 +146,7 @@ impl RawPeer {
             socket.set_reuse_address(true)?;
             set(&socket)?;
             socket.bind(&SockAddr::from(SocketAddr::new(from, 0)))?;
-            socket.connect_timeout(&SockAddr::from(to), HANDSHAKE)?;
+            socket.connect_timeout(&SockAddr::from(to), limit)?;
             Ok(socket.into())
         });
         Self::over(stream.with_context(|| format!("raw: call from {from} to {to}"))?)

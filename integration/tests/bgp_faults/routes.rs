@@ -1,0 +1,1 @@
+//! Routes: storms, odd next hops, slow readers, limits.
