@@ -15,6 +15,7 @@
 //! ```
 
 pub mod api;
+mod calm;
 mod conn;
 mod control;
 mod engine;

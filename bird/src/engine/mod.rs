@@ -29,6 +29,7 @@ use caracal_process::Reporter;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::api::{self, Api};
+use crate::calm::Calm;
 use crate::conn::Conn;
 use crate::control::{self, Control};
 use crate::fib::Fib;
@@ -99,6 +100,7 @@ pub(crate) struct Engine {
     /// Connections with something to write.
     transmit: VecDeque<ConnId>,
     fib_waiting: bool,
+    calm: Calm,
     /// Routes of ours that somebody removed.
     repairs: Vec<Route>,
     recheck: Recheck,
@@ -158,6 +160,7 @@ impl Engine {
             readable: VecDeque::new(),
             transmit: VecDeque::new(),
             fib_waiting: false,
+            calm: Calm::default(),
             repairs: Vec::new(),
             recheck: Recheck { audit_at: Some(Instant::now() + AUDIT), ..Recheck::default() },
             listen_retry_at: None,
@@ -227,8 +230,10 @@ impl Engine {
         }
         let speaker = self.speaker.as_ref().and_then(Speaker::next_timeout).map(|at| self.origin + at);
         let Recheck { all_at, audit_at, .. } = self.recheck;
-        let others = [self.fib.next_retry(), all_at, audit_at, self.listen_retry_at, self.wake_at];
-        others.into_iter().chain([speaker]).flatten().min().map(|at| at.saturating_duration_since(now))
+        let Self { listen_retry_at, wake_at, .. } = self;
+        let fib = [self.fib.next_retry(), self.calm.next_due()];
+        let others = fib.into_iter().chain([all_at, audit_at, *listen_retry_at, *wake_at]);
+        others.chain([speaker]).flatten().min().map(|at| at.saturating_duration_since(now))
     }
 
     fn elapsed(&self) -> Duration {

@@ -76,10 +76,17 @@ impl Engine {
         if self.fib_waiting {
             let changes = speaker.take_fib(FIB_BATCH);
             self.fib_waiting = !changes.is_empty();
+            let changes = self.calm.pass(changes, now);
             self.fib.apply(&self.kernel, &changes, now);
         }
+        // Before a comparison with the kernel nothing may be held back.
+        let held = self.calm.due(now, self.recheck.own);
+        if !held.is_empty() {
+            self.fib.apply(&self.kernel, &held, now);
+        }
         if !self.repairs.is_empty() {
-            let gone = std::mem::take(&mut self.repairs);
+            let mut gone = std::mem::take(&mut self.repairs);
+            gone.retain(|route| !self.calm.explains(route.dst, now));
             let speaker = &*speaker;
             let repaired = self.fib.repair(&self.kernel, &gone, |prefix| speaker.fib_route(prefix), now);
             if repaired > 0 {
