@@ -414,7 +414,7 @@ fn attributes(case: &Case, words: &[&str], set: &[u8]) -> Result<(), String> {
 }
 
 #[test]
-fn every_row_has_its_outcome_at_the_running_daemon() {
+fn b08_every_row_has_its_outcome_at_the_running_daemon() {
     let start = Instant::now();
     // Confederations are not configurable; their rows are the codec's.
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.peer != 'c').collect();

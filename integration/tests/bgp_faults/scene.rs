@@ -8,7 +8,7 @@
 //! ```
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -113,9 +113,18 @@ impl Scene {
         let talk = || -> std::io::Result<String> {
             let mut stream = UnixStream::connect(self.socket(name))?;
             stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-            stream.write_all(format!("{line}\nquit\n").as_bytes())?;
+            stream.write_all(format!("{line}\n").as_bytes())?;
             let mut text = String::new();
-            stream.read_to_string(&mut text)?;
+            for answer in BufReader::new(stream).lines() {
+                let answer = answer?;
+                // Four digits and a blank end an answer; 0001 is the greeting.
+                let code = answer.get(..5).filter(|c| c.ends_with(' ')).map(|c| c.trim_end().parse::<u16>());
+                text += &answer;
+                text.push('\n');
+                if matches!(code, Some(Ok(code)) if code != 1) {
+                    break;
+                }
+            }
             Ok(text)
         };
         talk().unwrap_or_else(|err| err.to_string())
