@@ -82,7 +82,7 @@ pub async fn run_node(config: Config, store: Arc<dyn Store>, shutdown: Shutdown)
     join(core)
 }
 
-/// Runs a router from a YAML file until a signal asks it to stop, or only checks the file.
+/// Runs a router from a YAML file until a signal asks it to stop, or only checks the file. SIGHUP reads it again.
 pub fn run_standalone(path: &Path, check_only: bool) -> anyhow::Result<()> {
     let router = standalone::read(path)?;
     if check_only {
@@ -90,6 +90,7 @@ pub fn run_standalone(path: &Path, check_only: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let shutdown = Shutdown::on_signals()?;
+    let fixed = router.fixed();
     let setup = Setup {
         protocol: router.protocol,
         table: router.table,
@@ -100,6 +101,21 @@ pub fn run_standalone(path: &Path, check_only: bool) -> anyhow::Result<()> {
     let (engine, mailbox) = Engine::new(setup)?;
     let core = spawn(engine, shutdown.clone())?;
     mailbox.send(Message::Follow(Box::new(router.plan)));
+    let (path, follower) = (path.to_owned(), mailbox.clone());
+    Shutdown::on_hangup(move || match standalone::read(&path) {
+        Err(err) => {
+            tracing::error!(err = format!("{err:#}"), "the file is not taken; what ran before goes on");
+        }
+        Ok(router) => {
+            if router.fixed() != fixed {
+                tracing::warn!(
+                    file = %path.display(),
+                    "fib.table, fib.protocol and control count from the next start; the rest is taken now"
+                );
+            }
+            follower.send(Message::Follow(Box::new(router.plan)));
+        }
+    })?;
     shutdown.wait_blocking()?;
     mailbox.send(Message::Stop);
     join(core)

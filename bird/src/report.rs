@@ -2,8 +2,8 @@
 
 use std::io;
 
-use bird_speaker::Event;
 use bird_speaker::io::{ConnectError, DownReason};
+use bird_speaker::{ConfigDiff, Event};
 
 /// Logs an event of the speaker.
 pub(crate) fn event(event: &Event) {
@@ -39,6 +39,21 @@ pub(crate) fn event(event: &Event) {
         Event::RestartComplete { waited } => {
             tracing::info!(waited = ?waited, "restart complete; what nobody wants any more is swept");
         }
+    }
+}
+
+/// Logs what a new configuration does to sessions.
+pub(crate) fn change(diff: &ConfigDiff) {
+    for (peer, field) in &diff.reset {
+        tracing::info!(%peer, field, "session is reset: it cannot take this change as it runs");
+    }
+    if !(diff.added.is_empty() && diff.removed.is_empty() && diff.reevaluated.is_empty()) {
+        tracing::info!(
+            added = diff.added.join(","),
+            removed = diff.removed.join(","),
+            reevaluated = diff.reevaluated.len(),
+            "peers changed"
+        );
     }
 }
 

@@ -22,6 +22,8 @@
 //!   - { prefix: 10.0.0.0/8, blackhole: true }
 //!   - { prefix: 10.9.0.0/16, via: 192.168.174.9 }
 //!   - { prefix: 192.0.2.0/24, announceOnly: true }
+//! aggregates:                              # announced while something inside is there
+//!   - { prefix: 10.100.0.0/16, summaryOnly: true, blackhole: true }
 //! redistribute: { connected: true, kernel: false }
 //! filters:                                 # as BGPFilter has them
 //!   no-default: { importV4: [{ action: Reject, cidr: 0.0.0.0/0, matchOperator: Equal }] }
@@ -37,8 +39,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bird_speaker::config::{
-    self as speaker, Config, ExportRules, Families, KernelRules, LearnedMetric, ListenRange, Local,
-    NextHopMode, OriginTarget, Originated, PeerConfig, PrefixLimit,
+    self as speaker, Aggregate, Config, ExportRules, Families, KernelRules, LearnedMetric, ListenRange,
+    Local, NextHopMode, OriginTarget, Originated, PeerConfig, PrefixLimit,
 };
 use bird_speaker::policy::FilterSet;
 use caracal_netlink::{proto, table};
@@ -66,6 +68,8 @@ struct Router {
     listen_ranges: Vec<With<Range>>,
     #[serde(default, rename = "static")]
     statics: Vec<Static>,
+    #[serde(default)]
+    aggregates: Vec<AggregateRule>,
     #[serde(default)]
     redistribute: RedistributeRules,
     #[serde(default)]
@@ -241,6 +245,16 @@ struct Static {
     metric: Option<u32>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AggregateRule {
+    prefix: IpNet,
+    #[serde(default)]
+    summary_only: bool,
+    #[serde(default = "yes")]
+    blackhole: bool,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RedistributeRules {
@@ -283,6 +297,13 @@ pub(crate) struct Standalone {
     pub(crate) protocol: u8,
     pub(crate) control: Option<PathBuf>,
     pub(crate) api: Option<api::Socket>,
+}
+
+impl Standalone {
+    /// What cannot change while it runs.
+    pub(crate) fn fixed(&self) -> (u32, u8, Option<PathBuf>) {
+        (self.table, self.protocol, self.control.clone())
+    }
 }
 
 /// Reads and checks a router's file.
@@ -345,6 +366,11 @@ fn parse(text: &str) -> anyhow::Result<Standalone> {
     for entry in &router.statics {
         config.originated.push(entry.originated()?);
     }
+    config.aggregates = router
+        .aggregates
+        .iter()
+        .map(|a| Aggregate { prefix: a.prefix.trunc(), summary_only: a.summary_only, blackhole: a.blackhole })
+        .collect();
     let errors = config.validate();
     if !errors.is_empty() {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -633,6 +659,10 @@ mod tests {
             ("static: [{ prefix: 10.0.0.0/8 }]", "exactly one of blackhole"),
             ("fib: { protocol: 2 }", "belongs to the kernel"),
             ("fibs: {}", "unknown field `fibs`"),
+            (
+                "static: [{ prefix: 10.0.0.0/8, blackhole: true }]\naggregates: [{ prefix: 10.0.0.0/8 }]",
+                "there twice",
+            ),
         ] {
             let said = error(&format!("{SMALL}{text}\n"));
             assert!(said.contains(expected), "{text}: {said}");

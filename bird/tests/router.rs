@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use caracal_netlink::{Event, Groups, Monitor};
 use integration::lab::{Lab, Namespace, Process, eventually};
+use nix::sys::signal::Signal;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -282,6 +283,47 @@ fn what_keeps_a_session_down_is_said_once_with_its_fix() {
     std::thread::sleep(Duration::from_secs(3));
     let log = left.log();
     assert!(log.matches("connection refused").count() <= 2, "once for each session:\n{log}");
+}
+
+#[test]
+fn a_changed_file_is_taken_on_sighup_without_a_session_lost() {
+    let pair = Pair::new("bt11");
+    let mut left = pair.ours("left", &pair.left, LEFT);
+    let mut right = pair.ours("right", &pair.right, RIGHT);
+    pair.routes(&pair.right, &RIGHT_ROUTES);
+    let mut reload = |text: &str| {
+        pair.file("left.yaml", text);
+        left.signal(Signal::SIGHUP);
+    };
+    // Nothing is inside the aggregate yet, so nobody hears of it.
+    let with = format!("{LEFT}aggregates: [{{ prefix: 10.64.0.0/10, summaryOnly: true }}]\n");
+    reload(&with);
+    reload(&format!("{with}static: []\nnonsense: 1\n"));
+    reload(&with.replace("10.1.0.0/16, blackhole: true", "10.65.1.0/24, blackhole: true"));
+    pair.routes(
+        &pair.right,
+        &[
+            "10.64.0.0/10 via 10.99.0.1 dev eth0 metric 32",
+            "blackhole 10.2.0.0/16",
+            "blackhole fd02::/48 dev lo metric 1024",
+            "fd01::/48 via fd99::1 dev eth0 metric 32",
+        ],
+    );
+    reload(LEFT);
+    pair.routes(&pair.right, &RIGHT_ROUTES);
+    reload(&LEFT.replace("holdTime: 9", "holdTime: 9, nothing: of the kind"));
+    let refused = eventually(SOON, || {
+        let log = left.log();
+        if log.contains("the file is not taken") && log.contains("unknown field `nothing`") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    refused.unwrap();
+    assert!(!right.log().contains("session lost"), "{}", pair.lab.logs(40));
+    pair.routes(&pair.right, &RIGHT_ROUTES);
+    assert!(right.stop());
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct Config {
     pub listen_ranges: Vec<ListenRange>,
     /// Routes of our own: block blackholes, service ranges, host routes, statics of a router.
     pub originated: Vec<Originated>,
+    /// Routes that are announced while something inside them is there.
+    pub aggregates: Vec<Aggregate>,
     /// Named filters; peers refer to them by name. A name that is missing is skipped, as Calico does.
     pub filters: BTreeMap<String, FilterSet>,
     /// What peers may be told after their export filters gave no verdict.
@@ -48,6 +50,7 @@ impl Default for Config {
             peers: Vec::new(),
             listen_ranges: Vec::new(),
             originated: Vec::new(),
+            aggregates: Vec::new(),
             filters: BTreeMap::new(),
             export: ExportRules::AcceptAll,
             kernel: KernelRules::default(),
@@ -378,6 +381,23 @@ pub struct Originated {
     pub metric: Option<u32>,
 }
 
+/// A route that stands for those inside it (RFC 4271 §9.2.2.2), without their paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// The prefix. Announced while there is a route inside it, from whatever source.
+    pub prefix: IpNet,
+    /// Whether what is inside is not told to peers, unless an export filter of theirs accepts it.
+    pub summary_only: bool,
+    /// Whether the kernel has a blackhole for it while it is announced, so that packets to what is not there end here.
+    pub blackhole: bool,
+}
+
+impl Aggregate {
+    pub(crate) fn target(&self) -> OriginTarget {
+        if self.blackhole { OriginTarget::Blackhole } else { OriginTarget::None }
+    }
+}
+
 /// What an originated route points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -559,6 +579,18 @@ impl Config {
                 "0.0.0.0 is not a router id (RFC 6286)".into(),
                 "set CALICO_ROUTER_ID or an IPv4 address for the node",
             );
+        }
+        let mut own = std::collections::BTreeSet::new();
+        let statics = self.originated.iter().map(|o| o.prefix.trunc());
+        for prefix in statics.chain(self.aggregates.iter().map(|a| a.prefix.trunc())) {
+            if !own.insert(prefix) {
+                fail(
+                    "config",
+                    "aggregates",
+                    format!("{prefix} is there twice"),
+                    "name a prefix once, as static or as aggregate",
+                );
+            }
         }
         let mut names = std::collections::BTreeSet::new();
         for peer in &self.peers {

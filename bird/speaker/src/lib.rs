@@ -41,6 +41,7 @@
 //! [`Speaker`] is the one type to start from. Inside, `session` and [`fsm`] bring peers up and down, `import` takes UPDATEs
 //! in, `rib` holds and decides, `export` tells others, `fib` says what the kernel shall have, [`view`] answers questions.
 
+mod aggregate;
 pub mod config;
 mod conn;
 mod diff;

@@ -63,7 +63,7 @@ impl Speaker {
     }
 
     /// The number of a target with a metric: equal ones share it.
-    fn origin_number(&mut self, target: OriginTarget, metric: u32) -> u32 {
+    pub(crate) fn origin_number(&mut self, target: OriginTarget, metric: u32) -> u32 {
         let origins = &mut self.core.kernel.origins;
         let at = origins.iter().position(|o| *o == (target, metric)).unwrap_or_else(|| {
             origins.push((target, metric));
@@ -91,6 +91,13 @@ impl Speaker {
             None => NhId::NONE,
         };
         self.core.store.intern(&self.scratch, next_hop, standing)
+    }
+
+    /// Attributes of a route that the configuration makes.
+    pub(crate) fn static_attr(&mut self, builder: &AttrBuilder<'_>) -> AttrId {
+        self.scratch.clear();
+        builder.write(&mut self.scratch).expect("invariant: a few short attributes fit");
+        self.core.store.intern(&self.scratch, NhId::NONE, Standing::Static)
     }
 
     pub(crate) fn on_local_route(&mut self, route: LocalRoute) {
@@ -145,12 +152,12 @@ impl Speaker {
 }
 
 impl<N: Net> Rib<N> {
-    fn originate(&mut self, core: &mut Core, net: N, path: Path) {
+    pub(crate) fn originate(&mut self, core: &mut Core, net: N, path: Path) {
         self.withdraw_origin_unless(core, net, Some(path.rx_id));
         self.announce(core, net, path, None);
     }
 
-    fn withdraw_origin(&mut self, core: &mut Core, net: N) {
+    pub(crate) fn withdraw_origin(&mut self, core: &mut Core, net: N) {
         self.withdraw_origin_unless(core, net, None);
     }
 

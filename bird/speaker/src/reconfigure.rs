@@ -60,9 +60,9 @@ impl Speaker {
         let old = std::mem::replace(&mut self.config, Arc::new(new));
         let new = self.config.clone();
 
-        if old.export != new.export {
-            self.v4.rules = Rules::new(&new.export);
-            self.v6.rules = Rules::new(&new.export);
+        if old.export != new.export || old.aggregates != new.aggregates {
+            self.v4.rules = Rules::new(&new);
+            self.v6.rules = Rules::new(&new);
             self.v4.mark_groups();
             self.v6.mark_groups();
         }
@@ -75,6 +75,9 @@ impl Speaker {
             self.core.kernel.origins = origins;
             self.v4.mark_fib_all();
             self.v6.mark_fib_all();
+        }
+        if old.aggregates != new.aggregates || old.local != new.local {
+            self.configure_aggregates();
         }
         self.originate(&old, &new);
         if old.ignored_interfaces != new.ignored_interfaces || old.export != new.export {

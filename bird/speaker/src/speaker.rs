@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::conn::Conns;
+use crate::export::verdict::Rules;
 use crate::fib::{FibRoutes, Kernel};
 use crate::import::LastAttrs;
 use crate::io::{Command, ConnId, Event, FibChange, Input, Output, Time};
@@ -79,10 +80,15 @@ impl Speaker {
         let mut peers = Vec::new();
         peers.resize_with(usize::from(source::FIRST_PEER), || None);
         let mut speaker = Speaker {
-            v4: Rib::new(config.seed, &config.export),
-            v6: Rib::new(config.seed, &config.export),
+            v4: Rib::new(config.seed, Rules::new(&config)),
+            v6: Rib::new(config.seed, Rules::new(&config)),
             jitter: Jitter::new(config.seed),
-            config: Arc::new(Config { peers: Vec::new(), originated: Vec::new(), ..config.clone() }),
+            config: Arc::new(Config {
+                peers: Vec::new(),
+                originated: Vec::new(),
+                aggregates: Vec::new(),
+                ..config.clone()
+            }),
             core,
             peers,
             conns: Conns::default(),
@@ -263,6 +269,7 @@ impl Speaker {
 
     /// Wakes whoever has something to do now.
     pub(crate) fn settle(&mut self, now: Time) {
+        self.settle_aggregates();
         for ask in self.core.store.next_hops.take_asks() {
             self.outputs.push_back(match ask {
                 Ask::Watch(address) => Output::WatchNextHop(address),

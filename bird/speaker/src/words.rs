@@ -70,6 +70,7 @@ impl fmt::Display for ExportReason {
             Self::InternalInterface => "its interface is not told to internal peers",
             Self::Interface => "its interface is not told to anybody",
             Self::InsideOwnBlock => "inside a block of this node, which is told instead",
+            Self::InsideAggregate => "inside an aggregate, which is told instead",
             Self::Default => "outside every pool, block and service range",
             Self::ScopeOwn => "this peer is told only what this node itself has",
             Self::ScopeNoTransit => "from another external peer, and this one is not given transit",

@@ -3,7 +3,7 @@
 
 mod harness;
 
-use bird_speaker::config::{AddPath, ExportScope, Families, LimitAction, Originated, PrefixLimit};
+use bird_speaker::config::{AddPath, Aggregate, ExportScope, Families, LimitAction, Originated, PrefixLimit};
 use bird_speaker::fsm::State;
 use bird_speaker::io::{Command, FibTarget, Resolution};
 use bird_speaker::policy::{Action, FilterSet, MatchOperator, Operation, Rule};
@@ -326,4 +326,53 @@ fn a_session_of_both_families_tells_the_address_of_each() {
     assert_eq!(hop("fd65:0::/48"), Some("fd20::1".parse().unwrap()));
     // The other side has no such address: nothing that nobody could use is told.
     assert_eq!(world.heard_prefixes(0, 1), ["10.65.1.0/26"]);
+}
+
+/// ```text
+///   n1, n2 (inside) ── n0 (router with the aggregate) ── n3 (upstream)
+/// ```
+#[test]
+fn an_aggregate_lives_as_long_as_something_inside_it() {
+    let aggregate = |summary_only| Aggregate { prefix: net("10.65.0.0/16"), summary_only, blackhole: true };
+    let mut router = Config {
+        peers: vec![peer(1, 65001), peer(2, 65002), peer(3, 65003)],
+        aggregates: vec![aggregate(true), Aggregate { prefix: net("10.0.0.0/8"), ..aggregate(false) }],
+        ..config(0, 65000)
+    };
+    let upstream = Config { originated: Vec::new(), ..node(3, 65003, vec![peer(0, 65000)]) };
+    let spoke = |n: usize| node(n, 65000 + u32::try_from(n).unwrap(), vec![peer(0, 65000)]);
+    let mut world = World::of(vec![router.clone(), spoke(1), spoke(2), upstream]);
+    settle(&mut world);
+    assert_eq!(world.heard_prefixes(3, 0), ["10.0.0.0/8", "10.65.0.0/16"]);
+    let told = world.heard(3, 0).remove(1);
+    assert_eq!(told.attrs.as_path, [65000]);
+    assert!(told.attrs.atomic_aggregate, "it hides paths");
+    assert_eq!(told.attrs.aggregator, Some((65000, "10.20.0.1".parse().unwrap())));
+    let kernel = |w: &World, prefix: &str| w.nodes[0].fib.get(&net(prefix)).map(|r| r.target.clone());
+    assert_eq!(kernel(&world, "10.65.0.0/16"), Some(FibTarget::Blackhole));
+
+    // Without summaryOnly what is inside is told too; nobody is reset.
+    router.aggregates[0].summary_only = false;
+    let diff = world.configure(0, router.clone());
+    assert!(diff.reset.is_empty());
+    settle(&mut world);
+    assert_eq!(world.heard_prefixes(3, 0), ["10.0.0.0/8", "10.65.0.0/16", "10.65.1.0/26", "10.65.2.0/26"]);
+
+    // One of two contributors goes: it stays. Both: it goes, and the larger one that only it was inside of.
+    for (n, left) in [(1, true), (2, false)] {
+        world.configure(n, Config { originated: Vec::new(), ..spoke(n) });
+        settle(&mut world);
+        assert_eq!(kernel(&world, "10.65.0.0/16").is_some(), left);
+    }
+    assert!(world.heard_prefixes(3, 0).is_empty());
+
+    // An aggregate that becomes a static route stays announced.
+    world.configure(1, spoke(1));
+    settle(&mut world);
+    router.aggregates.remove(0);
+    router.originated = vec![blackhole("10.65.0.0/16")];
+    world.configure(0, router);
+    settle(&mut world);
+    assert_eq!(world.heard_prefixes(3, 0), ["10.0.0.0/8", "10.65.0.0/16", "10.65.1.0/26"]);
+    assert!(!world.heard(3, 0).remove(1).attrs.atomic_aggregate);
 }

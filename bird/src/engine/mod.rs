@@ -293,7 +293,7 @@ impl Engine {
         let now = self.elapsed();
         match &mut self.speaker {
             Some(speaker) => {
-                speaker.configure(now, config);
+                report::change(&speaker.configure(now, config));
                 // A connection keeps the key that it was made with.
                 for peer in keys_changed {
                     speaker.handle(now, Input::Command(Command::Reset { peer }));

@@ -43,6 +43,21 @@ impl Shutdown {
         Ok(shutdown)
     }
 
+    /// Calls `reload` at each SIGHUP, from a thread of its own.
+    pub fn on_hangup(mut reload: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut hangup = {
+            let _guard = runtime.enter();
+            signal(SignalKind::hangup())?
+        };
+        std::thread::Builder::new().name("reload".into()).spawn(move || {
+            while runtime.block_on(hangup.recv()).is_some() {
+                reload();
+            }
+        })?;
+        Ok(())
+    }
+
     /// Asks every role to stop.
     pub fn request(&self) {
         self.sender.send_replace(true);

@@ -7,7 +7,7 @@ use bird_packet::{Family, SessionContext};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::config::{ExportRules, ExportScope, NextHopMode};
+use crate::config::{Config, ExportRules, ExportScope, NextHopMode};
 use crate::fib::{METRIC_SUM, local_pref_of_metric};
 use crate::policy::eval::{Chain, Facts, Verdict};
 use crate::policy::{Community, Operation, glob};
@@ -98,6 +98,8 @@ pub enum ExportReason {
     Interface,
     /// Rejected: inside an own block, whose aggregate is told instead.
     InsideOwnBlock,
+    /// Rejected: an aggregate stands for it.
+    InsideAggregate,
     /// Rejected: nothing above accepted it.
     Default,
     /// Rejected: the peer is told only what this node itself has.
@@ -142,7 +144,8 @@ impl Accepted<'_> {
 
 /// [`ExportRules`] of one family, prepared.
 pub(crate) enum Rules<N: Net> {
-    All,
+    /// A router: everything but what these aggregates stand for.
+    Router(Cover<N>),
     Node(Box<NodeRules<N>>),
 }
 
@@ -158,8 +161,12 @@ pub(crate) struct NodeRules<N: Net> {
 }
 
 impl<N: Net> Rules<N> {
-    pub(crate) fn new(rules: &ExportRules) -> Self {
-        let ExportRules::Node(node) = rules else { return Rules::All };
+    pub(crate) fn new(config: &Config) -> Self {
+        let ExportRules::Node(node) = &config.export else {
+            let summaries: Vec<_> =
+                config.aggregates.iter().filter(|a| a.summary_only).map(|a| a.prefix.trunc()).collect();
+            return Rules::Router(Cover::new(&summaries));
+        };
         let metric = match N::FAMILY {
             Family::Ipv4Unicast => node.normal_metric_v4,
             Family::Ipv6Unicast => node.normal_metric_v6,
@@ -262,8 +269,11 @@ impl<'a, N: Net> View<'a, N> {
             Rules::Node(rules) => {
                 accepted.reason = self.node(rules, group, net, path, key, &mut accepted.communities)?;
             }
-            Rules::All if group.policy_missing => return Err(ExportReason::NoPolicy),
-            Rules::All => {}
+            Rules::Router(summaries) if summaries.covers(net) && !summaries.has(net) => {
+                return Err(ExportReason::InsideAggregate);
+            }
+            Rules::Router(_) if group.policy_missing => return Err(ExportReason::NoPolicy),
+            Rules::Router(_) => {}
         }
         Ok(accepted)
     }

@@ -10,7 +10,7 @@ use super::local::LocalRoutes;
 use super::net::Net;
 use super::nexthop::{Change, NhId};
 use super::table::{DestId, Path, PeerIndex, Table, dest_flag, path_flag};
-use crate::config::ExportRules;
+use crate::aggregate::Aggregates;
 use crate::export::group::Group;
 use crate::export::verdict::{Rules, SourcePeer};
 use crate::fib::{FibRoutes, Kernel};
@@ -69,6 +69,7 @@ const PURGE_STEP: usize = 1 << 15;
 pub(crate) struct Rib<N: Net> {
     pub(crate) table: Table<N>,
     pub(crate) rules: Rules<N>,
+    pub(crate) aggregates: Aggregates<N>,
     pub(crate) groups: Vec<Option<Group<N>>>,
     pub(super) fib_dirty: Vec<DestId>,
     pub(super) fib_dirty_at: usize,
@@ -85,11 +86,12 @@ pub(crate) struct Rib<N: Net> {
 }
 
 impl<N: Net> Rib<N> {
-    pub(crate) fn new(seed: u64, rules: &ExportRules) -> Self {
+    pub(crate) fn new(seed: u64, rules: Rules<N>) -> Self {
         Rib {
             export_log: usize::MAX,
             table: Table::new(seed),
-            rules: Rules::new(rules),
+            rules,
+            aggregates: Aggregates::default(),
             groups: Vec::new(),
             fib_dirty: Vec::new(),
             fib_dirty_at: 0,
@@ -165,6 +167,7 @@ impl<N: Net> Rib<N> {
         let best = self.best_after(core, id, before, replaced.at, replaced.old.as_ref());
         let changed = best != before || before == Some(replaced.at);
         self.table.set_best(id, best);
+        self.count_best(id, before.is_some(), best.is_some());
         self.tell(core, id, replaced.at, changed, replaced.old.as_ref());
         if let Some(old) = replaced.old {
             core.store.release(old.attr);
@@ -210,6 +213,14 @@ impl<N: Net> Rib<N> {
             }
             (Some(_), Some(old)) if decision.eligible(new) && better(old) => Some(at),
             _ => decision.best(paths, false),
+        }
+    }
+
+    /// Tells aggregates of a destination that has a best path now, or has none any more.
+    #[inline]
+    fn count_best(&mut self, id: DestId, before: bool, now: bool) {
+        if before != now && !self.aggregates.is_empty() {
+            self.aggregates.count(self.table.net(id), now);
         }
     }
 
@@ -262,6 +273,7 @@ impl<N: Net> Rib<N> {
         };
         let changed = best != before || (had_best && before.is_none());
         self.table.set_best(id, best);
+        self.count_best(id, had_best, best.is_some());
         for group in self.groups.iter_mut().flatten() {
             if group.by_path() {
                 group.mark(path.slot);
@@ -291,8 +303,10 @@ impl<N: Net> Rib<N> {
     fn redecide(&mut self, core: &Core, id: DestId) {
         let has_med = self.table.flag(id, dest_flag::HAS_MED);
         let best = core.decision().best(self.table.paths(id), has_med);
-        let changed = best != self.table.best_at(id);
+        let before = self.table.best_at(id);
+        let changed = best != before;
         self.table.set_best(id, best);
+        self.count_best(id, before.is_some(), best.is_some());
         for group in self.groups.iter_mut().flatten() {
             if group.by_path() {
                 for path in self.table.paths(id) {
