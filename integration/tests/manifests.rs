@@ -72,6 +72,16 @@ fn a_mistake_in_an_example_is_found() -> anyhow::Result<()> {
     let pool = broken("pool.yaml", "blockSize: 26", "blockSize: 7")?;
     let (good, said) = caracal(&["ctl", "validate", "-f", &pool])?;
     assert!(!good && said.contains("lockSize"), "{said}");
+    let peer = broken("bgp-peer.yaml", "caracal.io/export: own", "caracal.io/export: mine")?;
+    let (good, said) = caracal(&["ctl", "validate", "-f", &peer])?;
+    assert!(!good && said.contains("must be own, no-transit or all"), "{said}");
+    // An annotation that nobody reads is no error, and is said.
+    let peer = broken("bgp-peer.yaml", "caracal.io/export: own", "caracal.io/exprot: own")?;
+    let (good, said) = caracal(&["ctl", "validate", "-f", &peer])?;
+    assert!(
+        good && said.contains("warning: BGPPeer(top-of-rack): metadata.annotations[caracal.io/exprot]"),
+        "{said}"
+    );
     let router = broken("router.yaml", "holdTime: 90", "holdTimer: 90")?;
     let (good, said) = caracal(&["bird", "--config", &router, "--check"])?;
     assert!(!good && said.contains("holdTimer"), "{said}");

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::console::line;
+use caracal_model::annotation;
+
+use super::console::{complain, line};
 use super::summary::{APPLY, CREATE, REPLACE, Tally, VALIDATE, Verb};
 use super::{names, session};
 use crate::ctl::args::{Create, Delete, Files, Objects};
@@ -71,6 +73,7 @@ async fn write(files: &Files, write: Write, verb: Verb, allow_mismatch: bool) ->
 
 async fn one(client: &Client, object: &Object, namespace: &str, write: Write) -> Result<(), Error> {
     let value = names::settle(object, namespace).map_err(Error::Other)?;
+    warn_of_annotations(object);
     let result = match write {
         Write::Create { .. } => client.create(object.kind, &value).await,
         Write::Apply => client.apply(object.kind, &value).await,
@@ -82,12 +85,27 @@ async fn one(client: &Client, object: &Object, namespace: &str, write: Write) ->
     }
 }
 
+/// An annotation of ours that nobody reads is a typing mistake, or of a newer release.
+fn warn_of_annotations(object: &Object) {
+    let given = object.value.pointer("/metadata/annotations").and_then(serde_json::Value::as_object);
+    let names = given.into_iter().flatten().map(|(name, _)| name.as_str());
+    for name in annotation::unknown(object.kind.kind, names) {
+        complain(format!(
+            "warning: {}({}): metadata.annotations[{name}] is no annotation that BGP knows and does nothing; \
+             correct its name (docs/annotations.md has all), or remove it",
+            object.kind.name,
+            metadata(&object.value, "name"),
+        ));
+    }
+}
+
 /// `validate`: what an object must satisfy by itself; no datastore is asked.
 pub(super) fn validate(arguments: &Objects) -> Result<bool, String> {
     let files = &arguments.files;
     let Some(objects) = read(files)? else { return Ok(true) };
     let mut tally = Tally::new(&objects);
     for object in &objects {
+        warn_of_annotations(object);
         let value = names::settle(object, &files.namespace).map_err(Error::Other);
         tally.count(object, value.and_then(|value| client::valid_alone(object.kind, value)));
     }
