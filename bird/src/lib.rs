@@ -15,6 +15,7 @@
 //! ```
 
 pub mod api;
+mod bfd;
 mod calm;
 mod conn;
 mod control;

@@ -88,6 +88,9 @@ fn fix(reason: &DownReason) -> &'static str {
             "look at the peer's log: it hung up without a reason; a wrong password or an unknown neighbour does that"
         }
         DownReason::Rival { .. } => "remove the BGPPeer that is not meant, or correct its peerIP",
+        DownReason::Unreachable(_) => {
+            "look at the path to the peer, and whether its BFD runs; `ctl bgp neighbor` shows the BFD session"
+        }
         DownReason::Admin(_) => "nothing: it was asked for",
     }
 }

@@ -16,6 +16,7 @@
 //!     asNumber: 65000
 //!     passwordFile: /etc/caracal/upstream.key
 //!     import: [no-default]
+//!     bfd: { minTx: 100ms, minRx: 100ms, multiplier: 3 }      # or just `true`: 300ms x 3
 //! listenRanges:                            # neighbours that are not listed may call from here
 //!   - { range: 192.168.174.0/24, group: nodes, limit: 100 }
 //! static:
@@ -43,6 +44,7 @@ use bird_speaker::config::{
     Local, NextHopMode, OriginTarget, Originated, PeerConfig, PrefixLimit,
 };
 use bird_speaker::policy::FilterSet;
+use caracal_model::GoDuration;
 use caracal_netlink::{proto, table};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -159,6 +161,8 @@ struct Settings {
     keepalive: Option<u16>,
     connect_retry: Option<u16>,
     delay_open: Option<u16>,
+    send_hold_time: Option<u16>,
+    bfd: Option<BfdRules>,
     ttl_security: Option<u8>,
     multihop: Option<u8>,
     password: Option<String>,
@@ -184,6 +188,7 @@ struct Settings {
     prefix_limit: Option<Limit>,
     import: Option<Vec<String>>,
     export: Option<Vec<String>>,
+    export_scope: Option<speaker::ExportScope>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -231,6 +236,79 @@ struct Limit {
     max: u32,
     action: speaker::LimitAction,
     restart: Option<u32>,
+}
+
+/// `true`, `false`, or what differs from the defaults.
+#[derive(Debug, Clone, Copy)]
+struct BfdRules(Option<BfdFields>);
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct BfdFields {
+    #[serde(default = "bfd_interval")]
+    min_tx: GoDuration,
+    #[serde(default = "bfd_interval")]
+    min_rx: GoDuration,
+    #[serde(default = "three")]
+    multiplier: u8,
+    #[serde(default)]
+    multihop: bool,
+    #[serde(default)]
+    keep_routes: bool,
+}
+
+/// By hand, for errors that name the field: an untagged enum knows only that nothing fits.
+impl<'de> Deserialize<'de> for BfdRules {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> serde::de::Visitor<'de> for Either {
+            type Value = BfdRules;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bfd: true, false, or { minTx, minRx, multiplier, multihop, keepRoutes }")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<BfdRules, E> {
+                let default = BfdFields {
+                    min_tx: bfd_interval(),
+                    min_rx: bfd_interval(),
+                    multiplier: three(),
+                    multihop: false,
+                    keep_routes: false,
+                };
+                Ok(BfdRules(on.then_some(default)))
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<BfdRules, A::Error> {
+                let fields = serde::de::value::MapAccessDeserializer::new(map);
+                BfdFields::deserialize(fields).map(|fields| BfdRules(Some(fields)))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl BfdRules {
+    fn bfd(self, name: &str, address: Option<IpAddr>) -> anyhow::Result<Option<speaker::Bfd>> {
+        let Some(fields) = self.0 else { return Ok(None) };
+        for (field, time) in [("minTx", fields.min_tx), ("minRx", fields.min_rx)] {
+            let range = GoDuration::from_nanos(10_000_000)..=GoDuration::from_secs(60);
+            ensure!(range.contains(&time), "{name}: bfd.{field}: {time} is no interval; write 10ms to 60s");
+        }
+        ensure!(fields.multiplier > 0, "{name}: bfd.multiplier: is 0; write 1 to 255, 3 is usual");
+        let link_local = matches!(address, Some(IpAddr::V6(a)) if a.is_unicast_link_local());
+        ensure!(
+            !(link_local && fields.multihop),
+            "{name}: bfd.multihop: a link-local neighbour is on the link; remove it"
+        );
+        Ok(Some(speaker::Bfd {
+            min_tx: fields.min_tx.into(),
+            min_rx: fields.min_rx.into(),
+            multiplier: fields.multiplier,
+            multihop: fields.multihop,
+            keep_routes: fields.keep_routes,
+        }))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -430,6 +508,8 @@ impl Settings {
             keepalive: own.keepalive.or(group.keepalive),
             connect_retry: own.connect_retry.or(group.connect_retry),
             delay_open: own.delay_open.or(group.delay_open),
+            send_hold_time: own.send_hold_time.or(group.send_hold_time),
+            bfd: own.bfd.or(group.bfd),
             ttl_security: own.ttl_security.or(group.ttl_security),
             multihop: own.multihop.or(group.multihop),
             password: own.password.or(group.password),
@@ -453,6 +533,7 @@ impl Settings {
             prefix_limit: own.prefix_limit.or(group.prefix_limit),
             import: own.import.or(group.import),
             export: own.export.or(group.export),
+            export_scope: own.export_scope.or(group.export_scope),
         }
     }
 
@@ -508,6 +589,15 @@ impl Settings {
                 .connect_retry
                 .map_or(default.connect_retry, |s| Duration::from_secs(s.into())),
             delay_open: self.delay_open.map(|s| Duration::from_secs(s.into())),
+            send_hold: match self.send_hold_time {
+                None => default.send_hold,
+                Some(0) => None,
+                Some(seconds) => Some(Duration::from_secs(seconds.into())),
+            },
+            bfd: match &self.bfd {
+                Some(rules) => rules.bfd(name, address)?,
+                None => default.bfd,
+            },
             ttl_security: self.ttl_security,
             multihop: self.multihop.unwrap_or(default.multihop),
             password: self.password.is_some() || self.password_file.is_some(),
@@ -534,6 +624,7 @@ impl Settings {
             }),
             import: self.import.clone().unwrap_or_default(),
             export: self.export.clone().unwrap_or_default(),
+            export_scope: self.export_scope.unwrap_or(default.export_scope),
             ..default
         })
     }
@@ -570,6 +661,14 @@ impl Static {
 
 fn hundred() -> u16 {
     100
+}
+
+fn bfd_interval() -> GoDuration {
+    GoDuration::from_nanos(300_000_000)
+}
+
+fn three() -> u8 {
+    3
 }
 
 fn yes() -> bool {
@@ -656,6 +755,20 @@ mod tests {
                 "neighbours: [{ address: 10.0.0.1, asNumber: 1, gracefulRestart: { longLived: { staleTime: 16777216 } } }]",
                 "does not fit 24 bits",
             ),
+            ("neighbours: [{ address: 10.0.0.1, asNumber: 1, bfd: 3 }]", "bfd: true, false, or { minTx"),
+            (
+                "neighbours: [{ address: 10.0.0.1, asNumber: 1, bfd: { minTX: 3ms } }]",
+                "unknown field `minTX`",
+            ),
+            (
+                "neighbours: [{ address: 10.0.0.1, asNumber: 1, bfd: { minTx: 9ms } }]",
+                "10.0.0.1: bfd.minTx: 9ms is no interval; write 10ms to 60s",
+            ),
+            (
+                "neighbours: [{ address: 10.0.0.1, asNumber: 1, bfd: { multiplier: 0 } }]",
+                "bfd.multiplier: is 0",
+            ),
+            ("neighbours: [{ address: 'fe80::1', asNumber: 1, bfd: { multihop: true } }]", "is on the link"),
             ("static: [{ prefix: 10.0.0.0/8 }]", "exactly one of blackhole"),
             ("fib: { protocol: 2 }", "belongs to the kernel"),
             ("fibs: {}", "unknown field `fibs`"),
@@ -667,5 +780,29 @@ mod tests {
             let said = error(&format!("{SMALL}{text}\n"));
             assert!(said.contains(expected), "{text}: {said}");
         }
+    }
+
+    #[test]
+    fn bfd_is_a_word_or_its_timers() {
+        let peers = |text: &str| parse(&format!("{SMALL}{text}")).unwrap().plan.config.peers;
+        let peers = peers(
+            "groups: { watched: { asNumber: 1, bfd: true, sendHoldTime: 0, exportScope: own } }\n\
+             neighbours:\n  - { address: 10.0.0.1, group: watched }\n\
+             \x20 - { address: 10.0.0.2, group: watched, bfd: false, sendHoldTime: 9 }\n\
+             \x20 - { address: 10.0.0.3, group: watched, bfd: { minTx: 50ms, multihop: true, keepRoutes: true } }\n",
+        );
+        let plain = speaker::Bfd {
+            min_tx: Duration::from_millis(300),
+            min_rx: Duration::from_millis(300),
+            multiplier: 3,
+            multihop: false,
+            keep_routes: false,
+        };
+        let tuned =
+            speaker::Bfd { min_tx: Duration::from_millis(50), multihop: true, keep_routes: true, ..plain };
+        assert_eq!(peers.iter().map(|p| p.bfd).collect::<Vec<_>>(), [Some(plain), None, Some(tuned)]);
+        let holds: Vec<_> = peers.iter().map(|p| p.send_hold).collect();
+        assert_eq!(holds, [None, Some(Duration::from_secs(9)), None]);
+        assert_eq!(peers[0].export_scope, speaker::ExportScope::Own);
     }
 }

@@ -180,10 +180,15 @@ impl Speaker {
     /// Says why it does not come up, when that is news.
     pub(crate) fn report_failure(&mut self, index: PeerIndex, reason: DownReason) {
         let Some(peer) = self.peer_mut(index) else { return };
-        if peer.last_error.as_ref() == Some(&reason) {
+        // How a hang-up shows differs from call to call and means the same.
+        let again = match (&peer.last_error, &reason) {
+            (Some(DownReason::Closed(_)), DownReason::Closed(_)) => true,
+            (last, new) => last.as_ref() == Some(new),
+        };
+        peer.last_error = Some(reason.clone());
+        if again {
             return;
         }
-        peer.last_error = Some(reason.clone());
         let name = peer.name.clone();
         self.event(Event::Failed { peer: name, reason });
     }

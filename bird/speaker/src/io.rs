@@ -294,6 +294,9 @@ pub enum DownReason {
         /// The other peer.
         rival: Arc<str>,
     },
+    /// BFD or its link says that it is gone.
+    #[error("{0}")]
+    Unreachable(&'static str),
     /// The configuration no longer wants it.
     #[error("{0}")]
     Admin(&'static str),

@@ -64,6 +64,7 @@ mod shell;
 mod speaker;
 mod timers;
 pub mod view;
+pub mod watch;
 mod words;
 
 pub use config::{Config, PeerConfig};

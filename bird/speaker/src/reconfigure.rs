@@ -9,7 +9,7 @@ use crate::diff::ConfigDiff;
 use crate::ending::Ending;
 use crate::export::verdict::Rules;
 use crate::fib::Kernel;
-use crate::io::{DownReason, LocalSource, Time, Witness};
+use crate::io::{DownReason, LocalSource, Time};
 use crate::peer::Peer;
 use crate::policy::glob;
 use crate::rib::groups::Regroup;
@@ -314,23 +314,6 @@ impl Speaker {
         // A peer that is away: forget what is kept of it.
         self.end_help(now, index, [true, true]);
         self.retry_in(now, index, Time::from_millis(100));
-    }
-
-    /// Something that sees further than TCP says that the peer is gone.
-    pub(crate) fn unreachable(&mut self, now: Time, index: PeerIndex, why: Witness) {
-        let Some(at) = self.peer(index).and_then(|p| p.established) else { return };
-        let (notification, ending) = match why {
-            Witness::Bfd => (Some(Notification::cease(Cease::BfdDown)), Ending::Hard),
-            Witness::BfdOfControlPlane => (Some(Notification::cease(Cease::BfdDown)), Ending::Lost),
-            Witness::Link => (None, Ending::Hard),
-        };
-        let reason = match why {
-            Witness::Link => "the link to the peer is down",
-            Witness::Bfd | Witness::BfdOfControlPlane => "BFD says that the peer is down",
-        };
-        // No error of the peer's: it is called again as after any lost connection.
-        self.lose(now, at, DownReason::Admin(reason), ending, None);
-        self.close_conn(at, notification.as_ref());
     }
 
     /// The planned end: where graceful restart was agreed the connection just closes, and the peer keeps our routes.

@@ -227,6 +227,58 @@ fn what_bfd_or_the_link_says_counts_at_once() {
     }
 }
 
+/// RFC 5882 §4.3.1: a failure of forwarding ends a graceful restart that is under way; one that the restart itself may
+/// explain does not.
+#[test]
+fn bfd_ends_the_wait_for_a_peer_only_if_it_sees_forwarding() {
+    for (why, kept) in [(Witness::BfdOfControlPlane, 1), (Witness::Bfd, 0)] {
+        let mut world = pair();
+        world.until(secs(3), "routes", |w| w.heard(0, 1).len() == 1);
+        world.kill(1);
+        world.run(millis(100));
+        assert_eq!(world.heard(0, 1).len(), 1, "kept over the restart");
+        world.handle(0, Input::Command(Command::Unreachable { peer: "n1".into(), why }));
+        world.run(millis(100));
+        assert_eq!(world.heard(0, 1).len(), kept, "{why:?}");
+    }
+}
+
+/// What the shell watches, from where, and what it must know to judge a failure.
+#[test]
+fn watched_peers_follow_their_sessions() {
+    use bird_speaker::watch::RestartStanding;
+    let bfd = Some(bird_speaker::config::Bfd {
+        min_tx: millis(300),
+        min_rx: millis(300),
+        multiplier: 3,
+        multihop: false,
+        keep_routes: false,
+    });
+    let watching = |enabled| node(0, 65000, vec![PeerConfig { bfd, enabled, ..peer(1, 65001) }]);
+    let mut world = World::of(vec![watching(true), node(1, 65001, vec![peer(0, 65000)])]);
+    let seen = |world: &World| {
+        let speaker = world.nodes[0].speaker.as_ref().unwrap();
+        let all: Vec<_> =
+            speaker.watched(world.now).map(|w| (w.local, w.up_for.is_some(), w.restart)).collect();
+        all
+    };
+    let here = Some(world.nodes[0].address);
+    world.until(secs(3), "session", |w| w.up(0, 1));
+    assert_eq!(seen(&world), [(here, true, RestartStanding::Agreed)]);
+    world.run(secs(2));
+    world.kill(1);
+    world.run(millis(100));
+    assert_eq!(seen(&world), [(None, false, RestartStanding::UnderWay)]);
+    // A change of BFD alone leaves the session alone.
+    let mut world = pair();
+    world.until(secs(3), "session", |w| w.up(0, 1));
+    assert!(seen(&world).is_empty());
+    assert!(world.configure(0, watching(true)).reset.is_empty());
+    assert!(world.up(0, 1) && seen(&world).len() == 1);
+    world.configure(0, watching(false));
+    assert!(seen(&world).is_empty(), "nobody watches a peer that is switched off");
+}
+
 /// RFC 8950: an unnumbered link. IPv4 routes have the peer's link-local address as next hop, on the link of the session.
 #[test]
 fn ipv4_routes_go_over_an_ipv6_link() {

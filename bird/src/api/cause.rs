@@ -80,7 +80,10 @@ fn decisive<'a>(reasons: &[&'a DownReason]) -> Option<&'a DownReason> {
             let text = text.to_ascii_lowercase();
             text.contains("connection rejected") || text.contains("collision")
         }
-        DownReason::Connect(_) | DownReason::Rival { .. } | DownReason::Admin(_) => false,
+        DownReason::Connect(_)
+        | DownReason::Rival { .. }
+        | DownReason::Unreachable(_)
+        | DownReason::Admin(_) => false,
     };
     let last = reasons.first().copied()?;
     if !follows(last) {
@@ -126,6 +129,11 @@ fn by_reason(facts: &Facts<'_>, reason: &DownReason) -> Cause {
             CauseKind::Rival,
             format!("two peers are configured for the address {address}, and {rival} has the session"),
             "remove the BGPPeer that is not meant, or correct its peerIP; or give each a source address or port of its own",
+        ),
+        DownReason::Unreachable(text) => cause(
+            CauseKind::Gone,
+            *text,
+            "look at the path to the peer and at its BFD; the session is tried all the same",
         ),
         DownReason::Admin(text) => cause(CauseKind::Disabled, *text, "nothing: it was asked for"),
     }

@@ -268,6 +268,8 @@ pub enum CauseKind {
     PeerAdmin,
     /// The connection broke.
     Lost,
+    /// BFD or its link says that it is gone.
+    Gone,
     /// A message that was not understood.
     Protocol,
     /// We wait for its call.
@@ -296,6 +298,7 @@ impl std::fmt::Display for CauseKind {
             Self::Families => "address families",
             Self::PeerAdmin => "ended by the peer's operator",
             Self::Lost => "connection lost",
+            Self::Gone => "BFD or link down",
             Self::Protocol => "protocol error",
             Self::Waiting => "waiting for its call",
             Self::Trying => "trying",

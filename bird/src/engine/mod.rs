@@ -13,6 +13,7 @@
 mod people;
 mod routes;
 mod sessions;
+mod watching;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -29,6 +30,7 @@ use caracal_process::Reporter;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::api::{self, Api};
+use crate::bfd::Watch;
 use crate::calm::Calm;
 use crate::conn::Conn;
 use crate::control::{self, Control};
@@ -92,6 +94,8 @@ pub(crate) struct Engine {
     conns: HashMap<ConnId, Conn>,
     by_token: HashMap<Token, ConnId>,
     listeners: Listeners,
+    /// BFD of the peers.
+    watch: Watch,
     control: Control,
     api: Api,
     next_token: usize,
@@ -154,6 +158,7 @@ impl Engine {
             conns: HashMap::new(),
             by_token: HashMap::new(),
             listeners: Listeners::default(),
+            watch: Watch::new(std::sync::Arc::clone(&bell)),
             control: Control::default(),
             api: Api::new(),
             next_token: FIRST,
@@ -209,6 +214,7 @@ impl Engine {
             self.input(Input::Tick);
             self.read_connections(&mut buffer);
             self.write_fib();
+            self.watch_peers();
             self.housekeeping();
             self.answer();
             if self.stopping && stop_at.is_none() {
@@ -231,8 +237,8 @@ impl Engine {
         let speaker = self.speaker.as_ref().and_then(Speaker::next_timeout).map(|at| self.origin + at);
         let Recheck { all_at, audit_at, .. } = self.recheck;
         let Self { listen_retry_at, wake_at, .. } = self;
-        let fib = [self.fib.next_retry(), self.calm.next_due()];
-        let others = fib.into_iter().chain([all_at, audit_at, *listen_retry_at, *wake_at]);
+        let parts = [self.fib.next_retry(), self.calm.next_due(), self.watch.retry_at()];
+        let others = parts.into_iter().chain([all_at, audit_at, *listen_retry_at, *wake_at]);
         others.chain([speaker]).flatten().min().map(|at| at.saturating_duration_since(now))
     }
 
@@ -248,7 +254,7 @@ impl Engine {
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match event.token() {
-                BELL => {}
+                BELL => self.hear_bfd(),
                 MONITOR => self.read_monitor(),
                 token => {
                     if let Some(id) = self.by_token.get(&token).copied() {
@@ -304,6 +310,7 @@ impl Engine {
             }
             None => self.begin(config),
         }
+        self.watch.stale = true;
         self.drain();
     }
 
@@ -376,6 +383,7 @@ impl Engine {
             plan.config.originated.clear();
             speaker.configure(self.origin.elapsed(), plan.config.clone());
         }
+        self.watch.stale = true;
         self.listeners.close();
         self.listen_retry_at = None;
         self.drain();
@@ -385,6 +393,7 @@ impl Engine {
         self.stopping = true;
         self.listeners.close();
         self.input(Input::Command(Command::Stop));
+        self.watch.stop();
     }
 
     // ---- the speaker ----
@@ -429,6 +438,7 @@ impl Engine {
     fn event(&mut self, event: &Event) {
         report::event(event);
         self.api.history.note(event, SystemTime::now());
+        self.watch.stale |= matches!(event, Event::Up { .. } | Event::Down { .. });
         if let Event::RestartComplete { .. } = event {
             self.end_recovery();
         }

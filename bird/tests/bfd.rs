@@ -1,0 +1,324 @@
+//! Sessions that BFD watches: two of ours, and ours with BIRD and with FRR. What is between them stops forwarding without
+//! a word, so that no link goes down; with a hold time of 90 s only BFD can notice.
+//!
+//! ```text
+//!   left 10.99.0.1, fd99::1 ---- bridge m ---- 10.99.0.2, fd99::2 right           on one link
+//!   left 10.91.0.1, fd91::1 ---- router m ---- 10.92.0.2, fd92::2 right           multihop
+//!   AS 65001, 10.1.0.0/16, fd01::/48            AS 65002, 10.2.0.0/16, fd02::/48
+//! ```
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use integration::lab::{Lab, Namespace, Process, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+/// 3 x 100 ms, and what a busy machine takes to act on it.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Shape {
+    Link,
+    Routed,
+}
+
+/// Addresses of the two ends.
+struct Ends {
+    left: [&'static str; 2],
+    right: [&'static str; 2],
+}
+
+impl Shape {
+    fn ends(self) -> Ends {
+        match self {
+            Shape::Link => Ends { left: ["10.99.0.1", "fd99::1"], right: ["10.99.0.2", "fd99::2"] },
+            Shape::Routed => Ends { left: ["10.91.0.1", "fd91::1"], right: ["10.92.0.2", "fd92::2"] },
+        }
+    }
+}
+
+struct Line {
+    lab: Lab,
+    shape: Shape,
+    left: Namespace,
+    mid: Namespace,
+    right: Namespace,
+}
+
+impl Line {
+    fn new(name: &str, shape: Shape) -> Self {
+        let mut lab = Lab::new(name).unwrap();
+        let [left, mid, right] = ["l", "m", "r"].map(|host| lab.host(host).unwrap());
+        let master = (shape == Shape::Link).then_some("br0");
+        if shape == Shape::Link {
+            mid.bridge("br0").unwrap();
+        }
+        mid.wire("pl", &left, "eth0", master).unwrap();
+        mid.wire("pr", &right, "eth0", master).unwrap();
+        let address = |space: &Namespace, dev: &str, text: &str| {
+            let length = if text.contains(':') { 64 } else { 24 };
+            space.address(dev, format!("{text}/{length}").parse().unwrap()).unwrap();
+        };
+        let ends = shape.ends();
+        ends.left.iter().for_each(|a| address(&left, "eth0", a));
+        ends.right.iter().for_each(|a| address(&right, "eth0", a));
+        if shape == Shape::Routed {
+            for (dev, a) in
+                [("pl", "10.91.0.254"), ("pl", "fd91::fe"), ("pr", "10.92.0.254"), ("pr", "fd92::fe")]
+            {
+                address(&mid, dev, a);
+            }
+            mid.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1").unwrap();
+            left.sh("ip route add 10.92.0.0/24 via 10.91.0.254; ip -6 route add fd92::/64 via fd91::fe")
+                .unwrap();
+            right
+                .sh("ip route add 10.91.0.0/24 via 10.92.0.254; ip -6 route add fd91::/64 via fd92::fe")
+                .unwrap();
+        }
+        Self { lab, shape, left, mid, right }
+    }
+
+    /// Stops everything in the middle; no end sees a link go down.
+    fn cut(&self) -> Instant {
+        let line = match self.shape {
+            Shape::Link => "ip link set pr nomaster",
+            Shape::Routed => "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0",
+        };
+        let now = Instant::now();
+        self.mid.sh(line).unwrap();
+        now
+    }
+
+    fn mend(&self) {
+        let line = match self.shape {
+            Shape::Link => "ip link set pr master br0",
+            Shape::Routed => "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+        };
+        self.mid.sh(line).unwrap();
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.lab.file(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn start(&self, name: &str, space: &Namespace, argv: &[&str]) -> Process {
+        let mut process = Process::new(name, space, self.lab.dir(), argv);
+        process.start().unwrap();
+        process
+    }
+
+    /// One of ours; `more` goes into both neighbours.
+    fn ours(&self, left: bool, more: &str) -> Process {
+        let ends = self.shape.ends();
+        let (name, space, far, n, other) = if left {
+            ("left", &self.left, ends.right, 1, 2)
+        } else {
+            ("right", &self.right, ends.left, 2, 1)
+        };
+        let multihop = self.shape == Shape::Routed;
+        let [v4, v6] = far;
+        let text = format!(
+            "routerId: 10.99.0.{n}\nasNumber: 6500{n}\n\
+             groups: {{ all: {{ asNumber: 6500{other}, holdTime: 90, \
+             bfd: {{ minTx: 100ms, minRx: 100ms, multihop: {multihop} }}{more} }} }}\n\
+             neighbours:\n\
+             \x20 - {{ address: {v4}, group: all, families: [ipv4] }}\n\
+             \x20 - {{ address: '{v6}', group: all, families: [ipv6] }}\n\
+             static: [{{ prefix: 10.{n}.0.0/16, blackhole: true }}, {{ prefix: 'fd0{n}::/48', blackhole: true }}]\n"
+        );
+        let file = self.file(&format!("{name}.yaml"), &text);
+        self.start(name, space, &[router().to_str().unwrap(), &file])
+    }
+
+    fn bird(&self, more: &str) -> Process {
+        let Ends { left, right } = self.shape.ends();
+        let how = if self.shape == Shape::Routed { "multihop" } else { "direct" };
+        let timers = "{ interval 100 ms; multiplier 3; }";
+        // After a BFD failure BIRD stays away for a minute unless it is told otherwise.
+        let timers_bgp = "hold time 90; error wait time 1, 1; connect delay time 1;";
+        let conf = format!(
+            "router id 10.99.0.2; log stderr all;
+            protocol device {{ scan time 1; }}
+            protocol direct {{ ipv4; ipv6; }}
+            protocol kernel {{ ipv4 {{ export where source = RTS_BGP; }}; learn; }}
+            protocol kernel {{ ipv6 {{ export where source = RTS_BGP; }}; learn; }}
+            protocol static {{ ipv4; route 10.2.0.0/16 blackhole; }}
+            protocol static {{ ipv6; route fd02::/48 blackhole; }}
+            protocol bfd {{ interface \"*\" {timers}; multihop {timers}; }}
+            protocol bgp four {{ local {} as 65002; neighbor {} as 65001; {how}; {timers_bgp} {more}
+                ipv4 {{ import all; export where source = RTS_STATIC; }}; }}
+            protocol bgp six {{ local {} as 65002; neighbor {} as 65001; {how}; {timers_bgp} {more}
+                ipv6 {{ import all; export where source = RTS_STATIC; }}; }}",
+            right[0], left[0], right[1], left[1]
+        );
+        let conf = self.file("bird.conf", &conf);
+        let socket = self.lab.file("bird.ctl");
+        self.start("bird", &self.right, &["bird", "-f", "-c", &conf, "-s", socket.to_str().unwrap()])
+    }
+
+    fn frr(&self) -> Vec<Process> {
+        let ends = self.shape.ends();
+        let mut text = String::from(
+            "log stdout\nrouter bgp 65002\n bgp router-id 10.99.0.2\n no bgp ebgp-requires-policy\n \
+             no bgp network import-check\n no bgp default ipv4-unicast\n timers bgp 30 90\n",
+        );
+        for (near, far) in ends.right.iter().zip(ends.left) {
+            let _ = write!(text, " neighbor {far} remote-as 65001\n neighbor {far} bfd 3 100 100\n");
+            if self.shape == Shape::Routed {
+                let _ =
+                    write!(text, " neighbor {far} ebgp-multihop 8\n neighbor {far} update-source {near}\n");
+            }
+        }
+        let [v4, v6] = ends.left;
+        let _ = write!(
+            text,
+            " address-family ipv4 unicast\n  network 10.2.0.0/16\n  neighbor {v4} activate\n exit-address-family\n \
+             address-family ipv6 unicast\n  network fd02::/48\n  neighbor {v6} activate\n exit-address-family\n"
+        );
+        let conf = self.file("frr.conf", &text);
+        let dir = self.lab.dir().to_str().unwrap();
+        let (zserv, bfdctl) = (format!("{dir}/zserv.api"), format!("{dir}/bfdd.sock"));
+        // FRR gives up its rights and is the user frr, which must reach these.
+        self.right.sh(&format!("chown frr {dir} && chmod 755 {dir} && chmod 644 {conf}")).unwrap();
+        let mut all = Vec::new();
+        for daemon in ["zebra", "bfdd", "bgpd"] {
+            let (program, pid) = (format!("/usr/lib/frr/{daemon}"), format!("{dir}/{daemon}.pid"));
+            let mut argv = vec![
+                &*program,
+                "-f",
+                &conf,
+                "-z",
+                &zserv,
+                "--vty_socket",
+                dir,
+                "-i",
+                &pid,
+                "-P",
+                "0",
+                "--log",
+                "stdout",
+            ];
+            if daemon == "bfdd" {
+                argv.extend(["--bfdctl", &bfdctl]);
+            }
+            all.push(self.start(daemon, &self.right, &argv));
+            let vty = format!("{dir}/{daemon}.vty");
+            eventually(SOON, || if Path::new(&vty).exists() { Ok(()) } else { Err(format!("no {vty}")) })
+                .unwrap();
+        }
+        all
+    }
+
+    /// Waits until both ends have, or have not, each other's routes of both families. How long it took.
+    #[track_caller]
+    fn routes(&self, wanted: bool, limit: Duration) -> Duration {
+        let start = Instant::now();
+        let result = eventually(limit, || {
+            for (space, prefix) in [
+                (&self.left, "10.2.0.0/16"),
+                (&self.left, "fd02::/48"),
+                (&self.right, "10.1.0.0/16"),
+                (&self.right, "fd01::/48"),
+            ] {
+                if learned(space, prefix) != wanted {
+                    return Err(format!("{} {prefix}: {}", space.name(), !wanted));
+                }
+            }
+            Ok(())
+        });
+        result.unwrap_or_else(|err| panic!("{err}\n{}", self.lab.logs(80)));
+        start.elapsed()
+    }
+
+    #[track_caller]
+    fn says(&self, process: &Process, what: &str, times: usize) {
+        let result = eventually(SOON, || {
+            let count = process.log().matches(what).count();
+            if count >= times { Ok(()) } else { Err(format!("`{what}` is said {count} times")) }
+        });
+        result.unwrap_or_else(|err| panic!("{err}\n{}", self.lab.logs(80)));
+    }
+}
+
+/// Whether a route that points somewhere is in the kernel; a blackhole of one's own is none.
+fn learned(space: &Namespace, prefix: &str) -> bool {
+    let family = if prefix.contains(':') { "-6" } else { "-4" };
+    let text = space.sh(&format!("ip {family} route show {prefix}")).unwrap();
+    text.contains(" via ") || text.contains(" nhid ")
+}
+
+/// Built by cargo beside the tests.
+fn router() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    let path = path.join("examples/router");
+    assert!(path.exists(), "cargo build -p bird --examples, which a plain cargo test does");
+    path
+}
+
+fn have(program: &str) -> bool {
+    let found = Path::new(program).exists();
+    assert!(found || std::env::var_os("CI").is_none(), "{program} is missing");
+    found
+}
+
+/// Up, cut, gone at both ends at once, mended, back; twice.
+fn cut_and_mend(line: &Line, left: &Process) {
+    line.routes(true, SOON);
+    line.says(left, "BFD is up", 2);
+    for round in 1..=2 {
+        // The far end counts its own packets: let it see some.
+        std::thread::sleep(Duration::from_millis(1_500));
+        let cut = line.cut();
+        line.routes(false, SOON);
+        let took = cut.elapsed();
+        eprintln!("round {round}: routes gone at both ends after {took:?}");
+        assert!(took < AT_ONCE, "{took:?}\n{}", line.lab.logs(80));
+        line.says(left, "BFD says that the peer is down", 2 * round);
+        line.mend();
+        let took = line.routes(true, SOON);
+        eprintln!("round {round}: back after {took:?}");
+        line.says(left, "BFD is up", 2 * (round + 1));
+    }
+}
+
+#[test]
+fn two_of_ours_notice_a_silent_link() {
+    for (name, shape) in [("bf1", Shape::Link), ("bf2", Shape::Routed)] {
+        let line = Line::new(name, shape);
+        let left = line.ours(true, "");
+        let _right = line.ours(false, "");
+        cut_and_mend(&line, &left);
+    }
+}
+
+#[test]
+fn bird_and_we_notice_a_silent_link() {
+    if !have("/usr/sbin/bird") {
+        return;
+    }
+    for (name, shape) in [("bf3", Shape::Link), ("bf4", Shape::Routed)] {
+        let line = Line::new(name, shape);
+        let left = line.ours(true, "");
+        let _right = line.bird("bfd on;");
+        cut_and_mend(&line, &left);
+    }
+}
+
+#[test]
+fn frr_and_we_notice_a_silent_link() {
+    if !have("/usr/lib/frr/bfdd") {
+        return;
+    }
+    for (name, shape) in [("bf5", Shape::Link), ("bf6", Shape::Routed)] {
+        let line = Line::new(name, shape);
+        let left = line.ours(true, "");
+        let _right = line.frr();
+        cut_and_mend(&line, &left);
+    }
+}
