@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::unchecked_time_subtraction, reason = "a test harness")]
 
+pub mod wire;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -47,7 +49,7 @@ struct Pipe {
 #[derive(Debug)]
 enum Flight {
     Call { from: usize, conn: ConnId, remote: SocketAddr },
-    Answer { to: End, result: Result<SocketAddr, ConnectError> },
+    Answer { from: usize, to: End, result: Result<SocketAddr, ConnectError> },
     Data { from: usize, to: End, bytes: Vec<u8> },
     Fin { from: usize, to: End },
 }
@@ -60,6 +62,11 @@ pub struct World {
     flights: BTreeMap<(Time, u64), Flight>,
     sequence: u64,
     pub latency: Time,
+    /// Up to so much more latency, another for each flight; what one node sends another stays in order.
+    pub jitter: Time,
+    /// Seed of the jitter.
+    pub weather: u64,
+    arrivals: BTreeMap<(usize, usize), Time>,
     /// Bytes per write and read, to cut messages anywhere.
     pub segment: usize,
     /// Pairs that cannot reach each other. What TCP sends meanwhile arrives later, in order.
@@ -107,6 +114,9 @@ impl World {
             flights: BTreeMap::new(),
             sequence: 0,
             latency: millis(1),
+            jitter: Time::ZERO,
+            weather: 1,
+            arrivals: BTreeMap::new(),
             segment: usize::MAX,
             cut: Vec::new(),
             held: VecDeque::new(),
@@ -237,7 +247,37 @@ impl World {
 
     fn fly(&mut self, flight: Flight) {
         self.sequence += 1;
-        self.flights.insert((self.now + self.latency, self.sequence), flight);
+        let mut at = self.now + self.latency;
+        if !self.jitter.is_zero() {
+            // xorshift64
+            self.weather ^= self.weather << 13;
+            self.weather ^= self.weather >> 7;
+            self.weather ^= self.weather << 17;
+            at += self.jitter * u32::try_from(self.weather % 1000).unwrap() / 1000;
+            let ends = match &flight {
+                Flight::Call { from, remote, .. } => (*from, self.node_at(remote.ip()).unwrap_or(*from)),
+                Flight::Answer { from, to, .. }
+                | Flight::Data { from, to, .. }
+                | Flight::Fin { from, to } => (*from, to.node),
+            };
+            let last = self.arrivals.entry(ends).or_default();
+            at = at.max(*last);
+            *last = at;
+        }
+        self.flights.insert((at, self.sequence), flight);
+    }
+
+    /// Connections between two nodes break, as by RST or by a middlebox that forgets them.
+    pub fn break_connections(&mut self, a: usize, b: usize) {
+        for i in 0..self.pipes.len() {
+            let pipe = &self.pipes[i];
+            let (one, other) = (pipe.a, pipe.b);
+            if pipe.open && [(a, b), (b, a)].contains(&(one.node, other.node)) {
+                self.pipes[i].open = false;
+                self.fly(Flight::Fin { from: one.node, to: other });
+                self.fly(Flight::Fin { from: other.node, to: one });
+            }
+        }
     }
 
     fn other(&self, end: End) -> Option<(usize, End)> {
@@ -390,10 +430,10 @@ impl World {
                     }
                     Some(Err(_)) | None => Err(ConnectError::Refused),
                 };
-                self.fly(Flight::Answer { to: caller, result: answer });
+                self.fly(Flight::Answer { from: to, to: caller, result: answer });
                 self.serve(to);
             }
-            Flight::Answer { to, result } => {
+            Flight::Answer { to, result, .. } => {
                 if self.nodes[to.node].speaker.is_none() {
                     return;
                 }
