@@ -485,9 +485,10 @@ fn raw(prefixes: usize, routes: usize) -> io::Result<()> {
     let gateway = MON_IP.parse::<Ipv4Addr>().unwrap().octets();
     for batch in [1, 16, 256] {
         for (kind, name) in [(fibraw::NEWROUTE, "add"), (fibraw::DELROUTE, "del")] {
-            let t = Instant::now();
+            let (t, cpu) = (Instant::now(), dut::self_cpu_s());
             fibraw::apply(kind, table, gateway, oif, batch)?;
             out[format!("rtnetlink_{name}_batch{batch}_s")] = round3(t.elapsed().as_secs_f64()).into();
+            out[format!("rtnetlink_{name}_batch{batch}_cpu_s")] = round3(dut::self_cpu_s() - cpu).into();
         }
     }
     let file = std::env::temp_dir().join(format!("{}.batch", net.dut));
