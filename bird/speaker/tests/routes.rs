@@ -376,3 +376,52 @@ fn an_aggregate_lives_as_long_as_something_inside_it() {
     assert_eq!(world.heard_prefixes(3, 0), ["10.0.0.0/8", "10.65.0.0/16", "10.65.1.0/26"]);
     assert!(!world.heard(3, 0).remove(1).attrs.atomic_aggregate);
 }
+
+/// ```text
+///   n1 ── n0 ── n2
+///          └─── n3 (reads nothing for a while)
+/// ```
+#[test]
+fn after_everything_went_away_numbers_begin_anew_and_nobody_is_told_the_wrong_route() {
+    for add_path in [false, true] {
+        let tune = |p: PeerConfig| if add_path { p } else { no_add_path(p) };
+        let hub = Config {
+            peers: vec![tune(peer(1, 65001)), tune(peer(2, 65002)), tune(peer(3, 65003))],
+            ..config(0, 65000)
+        };
+        let leaf = |n: usize, asn: u32| Config { peers: vec![tune(peer(0, 65000))], ..config(n, asn) };
+        let mut world = World::of(vec![hub, leaf(1, 65001), leaf(2, 65002), leaf(3, 65003)]);
+        settle(&mut world);
+        for round in 0..6_u32 {
+            let mut sender = leaf(1, 65001);
+            sender.originated = (0..300)
+                .map(|i| blackhole(&format!("10.{}.{}.{}/32", 70 + round, i >> 8, i & 255)))
+                .collect();
+            let told: Vec<String> = sender.originated.iter().map(|o| o.prefix.to_string()).collect();
+            if round == 2 {
+                world.nodes[3].deaf = true;
+            }
+            world.configure(1, sender);
+            settle(&mut world);
+            let sorted = |mut list: Vec<String>| {
+                list.sort();
+                list
+            };
+            assert_eq!(sorted(world.heard_prefixes(2, 0)), sorted(told.clone()), "round {round}");
+            assert_eq!(world.nodes[0].fib.len(), 300);
+            if round == 4 {
+                world.hear(3);
+                settle(&mut world);
+            }
+            if !(2..4).contains(&round) {
+                assert_eq!(sorted(world.heard_prefixes(3, 0)), sorted(told), "round {round}");
+            }
+            world.configure(1, leaf(1, 65001));
+            settle(&mut world);
+            assert_eq!(world.heard(2, 0).len(), 0);
+            let totals = world.nodes[0].speaker.as_ref().unwrap().totals();
+            assert_eq!((totals.paths, totals.prefixes), (0, 0));
+            assert_eq!(world.nodes[0].fib.len(), 0);
+        }
+    }
+}

@@ -383,6 +383,19 @@ impl<N: Net> Group<N> {
             && self.out.get(slot as usize).is_none_or(|o| o.attr == AttrId::NONE && o.seq <= oldest)
     }
 
+    /// Whether nobody refers to any slot any more; `oldest` is [`Group::oldest`].
+    pub(crate) fn forgot_all(&self, oldest: u32) -> bool {
+        !self.has_work()
+            && self.members.iter().flatten().all(|m| m.unlearn.is_empty())
+            && self.out.iter().all(|o| o.attr == AttrId::NONE && o.seq <= oldest)
+    }
+
+    /// All slots are free; none is marked and none held.
+    pub(crate) fn forget_all(&mut self) {
+        self.out = Vec::new();
+        self.dirty_bits = Vec::new();
+    }
+
     pub(super) fn log_end(&self) -> u64 {
         self.log_start + self.log.len() as u64
     }

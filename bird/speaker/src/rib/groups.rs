@@ -142,6 +142,9 @@ impl<N: Net> Rib<N> {
     /// Frees numbers that nobody refers to any more, a step at a time; returns how many.
     pub(crate) fn reap(&mut self) -> usize {
         let oldest: Vec<u32> = self.groups.iter().map(|g| g.as_ref().map_or(0, Group::oldest)).collect();
+        if let Some(freed) = self.reap_all(&oldest) {
+            return freed;
+        }
         let groups = &self.groups;
         let forgot = |slot: u32, by_path: bool| {
             groups.iter().zip(&oldest).all(|(g, oldest)| {
@@ -181,6 +184,27 @@ impl<N: Net> Rib<N> {
         self.table.empty.extend(rest);
         self.table.empty.extend(kept);
         freed
+    }
+
+    /// Everything went away and nobody refers to any of it: all numbers are freed at once, which is far cheaper than
+    /// taking each out of the index. `None` if it is not so.
+    fn reap_all(&mut self, oldest: &[u32]) -> Option<usize> {
+        let by_dest = |g: &&Group<N>| !g.by_path();
+        let idle = self.dead_slots.is_empty()
+            && self.fib_dirty.is_empty()
+            && self.table.is_idle()
+            && self
+                .groups
+                .iter()
+                .zip(oldest)
+                .all(|(g, oldest)| g.as_ref().filter(by_dest).is_none_or(|g| g.forgot_all(*oldest)));
+        if !idle {
+            return None;
+        }
+        self.groups.iter_mut().flatten().filter(|g| !g.by_path()).for_each(Group::forget_all);
+        let freed = self.table.empty.len();
+        self.table.shrink();
+        Some(freed)
     }
 
     /// Whether there is something to reap.

@@ -367,8 +367,14 @@ impl<N: Net> Table<N> {
         }
     }
 
-    /// Gives memory back after everything went away.
-    fn shrink(&mut self) {
+    /// Whether there is neither a path nor a kernel route, nor a kernel route to be looked at.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.paths == 0
+            && self.dests.iter().all(|d| d.fib == crate::fib::NO_ROUTE && d.meta & dest_flag::FIB_DIRTY == 0)
+    }
+
+    /// Gives memory back after everything went away: every number is free again.
+    pub(crate) fn shrink(&mut self) {
         self.index = HashTable::new();
         self.dests = Vec::new();
         self.free = Vec::new();
