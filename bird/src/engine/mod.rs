@@ -133,14 +133,15 @@ impl Engine {
         let bell = std::sync::Arc::new(mio::Waker::new(poll.registry(), BELL).context("eventfd")?);
         // The monitor listens before anything is read, so no change falls between the two.
         let groups = Groups::LINK | Groups::ADDRESS | Groups::ROUTE;
-        let monitor = Monitor::open(MonitorConfig::new(groups).ignore_new_routes_of(setup.protocol))
-            .context("cannot listen to changes of the kernel")?;
+        let netlink = Netlink::open().context("cannot speak to the kernel; the agent needs CAP_NET_ADMIN")?;
+        let heard =
+            MonitorConfig::new(groups).ignore_new_routes_of(setup.protocol).ignore_changes_by(netlink.port());
+        let monitor = Monitor::open(heard).context("cannot listen to changes of the kernel")?;
         poll.registry().register(
             &mut mio::unix::SourceFd(&std::os::fd::AsRawFd::as_raw_fd(&monitor)),
             MONITOR,
             Interest::READABLE,
         )?;
-        let netlink = Netlink::open().context("cannot speak to the kernel; the agent needs CAP_NET_ADMIN")?;
         let (sender, mailbox) = mpsc::channel();
         let now = SystemTime::now();
         let mut engine = Self {

@@ -69,6 +69,8 @@ pub(crate) fn enlarge_receive_buffer(socket: &Socket, bytes: usize) {
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: Socket,
+    /// The socket's number, which the kernel puts into the notifications of what was asked for over it.
+    port: u32,
     seq: u32,
     out: Encoder,
     buf: Vec<u8>,
@@ -78,7 +80,7 @@ impl Channel {
     pub(crate) fn open(protocol: Protocol, netns: Option<&Netns>) -> Result<Self> {
         let mut socket = open_socket(protocol, netns)?;
         let set_up = |source| Error::Socket { doing: "set-up", source };
-        socket.bind_auto().map_err(set_up)?;
+        let port = socket.bind_auto().map_err(set_up)?.port_number();
         socket.connect(&SocketAddr::new(0, 0)).map_err(set_up)?;
         enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
         if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
@@ -90,7 +92,12 @@ impl Channel {
         let _ = socket.set_cap_ack(true);
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_netlink_get_strict_chk(true);
-        Ok(Self { socket, seq: 0, out: Encoder::default(), buf: vec![0; 64 * 1024] })
+        Ok(Self { socket, port, seq: 0, out: Encoder::default(), buf: vec![0; 64 * 1024] })
+    }
+
+    /// See [`crate::Netlink::port`].
+    pub(crate) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Sends every item, batched, and returns those that failed. `encode` appends one message, between

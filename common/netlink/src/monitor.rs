@@ -69,13 +69,20 @@ pub struct MonitorConfig {
     groups: Groups,
     ignore_new: Vec<u8>,
     ignore_gone: Vec<u8>,
+    ignore_port: Option<u32>,
     receive_buffer: usize,
 }
 
 impl MonitorConfig {
     /// Everything in these groups.
     pub fn new(groups: Groups) -> Self {
-        Self { groups, ignore_new: Vec::new(), ignore_gone: Vec::new(), receive_buffer: RECEIVE_BUFFER }
+        Self {
+            groups,
+            ignore_new: Vec::new(),
+            ignore_gone: Vec::new(),
+            ignore_port: None,
+            receive_buffer: RECEIVE_BUFFER,
+        }
     }
 
     /// Leaves out routes *added* by this owner. The kernel drops them before they are queued, so a
@@ -91,6 +98,15 @@ impl MonitorConfig {
     pub fn ignore_routes_of(mut self, proto: u8) -> Self {
         self.ignore_new.push(proto);
         self.ignore_gone.push(proto);
+        self
+    }
+
+    /// Leaves out everything that was asked for over the socket with this number ([`crate::Netlink::port`]), dropped in
+    /// the kernel as well: who writes a million routes need not hear of it, and hears of the same done by anybody else.
+    #[must_use]
+    pub fn ignore_changes_by(mut self, port: u32) -> Self {
+        // Zero is the kernel itself.
+        self.ignore_port = (port != 0).then_some(port);
         self
     }
 
@@ -222,7 +238,7 @@ impl Monitor {
         socket.bind(&SocketAddr::new(0, 0)).map_err(failed)?;
         socket.set_non_blocking(true).map_err(failed)?;
         enlarge_receive_buffer(&socket, config.receive_buffer);
-        let program = route_filter(&config.ignore_new, &config.ignore_gone);
+        let program = filter(config);
         if !program.is_empty() {
             SockRef::from(&socket).attach_filter(&program).map_err(failed)?;
         }
@@ -305,13 +321,20 @@ fn parse(message: &Message<'_>) -> Result<Option<Event>, Malformed> {
     })
 }
 
-/// A classic BPF program that drops route messages of the given owners, empty if there are none.
+/// A classic BPF program that drops the changes of one socket and route messages of the given owners, empty if there
+/// are none.
 ///
-/// It looks at `nlmsg_type` (2 bytes at 4, host order; the load is big-endian, so the constant is swapped)
-/// and at `rtm_protocol` (1 byte at 16 + 5). Route notifications come one to a datagram.
-fn route_filter(ignore_new: &[u8], ignore_gone: &[u8]) -> Vec<SockFilter> {
+/// It looks at `nlmsg_pid` (4 bytes at 12) and `nlmsg_type` (2 bytes at 4), both in host order (the load is big-endian,
+/// so the constants are swapped), and at `rtm_protocol` (1 byte at 16 + 5). Notifications come one to a datagram.
+fn filter(config: &MonitorConfig) -> Vec<SockFilter> {
     let mut program = Vec::new();
-    for (kind, protos) in [(route::RTM_NEWROUTE, ignore_new), (route::RTM_DELROUTE, ignore_gone)] {
+    if let Some(port) = config.ignore_port {
+        program.push(instruction(LOAD_WORD, 0, 0, 12));
+        program.push(instruction(JUMP_EQUAL, 0, 1, u32::from_be_bytes(port.to_ne_bytes())));
+        program.push(instruction(RETURN, 0, 0, 0));
+    }
+    let owners = [(route::RTM_NEWROUTE, &config.ignore_new), (route::RTM_DELROUTE, &config.ignore_gone)];
+    for (kind, protos) in owners {
         let Ok(count) = u8::try_from(protos.len()) else { continue };
         // The jump over one section must fit in 8 bits.
         if count == 0 || count > 100 {
@@ -332,7 +355,9 @@ fn route_filter(ignore_new: &[u8], ignore_gone: &[u8]) -> Vec<SockFilter> {
     program
 }
 
-// linux/bpf_common.h: BPF_LD|BPF_H|BPF_ABS, BPF_LD|BPF_B|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K.
+// linux/bpf_common.h: BPF_LD|BPF_W|BPF_ABS, BPF_LD|BPF_H|BPF_ABS, BPF_LD|BPF_B|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K,
+// BPF_RET|BPF_K.
+const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
 const JUMP_EQUAL: u16 = 0x15;

@@ -102,6 +102,12 @@ impl Netlink {
         &self.netns
     }
 
+    /// The number of its socket, by which [`crate::MonitorConfig::ignore_changes_by`] tells its changes from those of
+    /// others.
+    pub fn port(&self) -> u32 {
+        self.channel.port()
+    }
+
     /// Carries out every request, in order and in batches, and returns the index and error of those that
     /// failed. A failure does not stop or undo the others. `ENOBUFS` means that the outcome is unknown.
     pub fn apply(&mut self, batch: &[Request]) -> Vec<(usize, Errno)> {

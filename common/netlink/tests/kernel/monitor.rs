@@ -164,6 +164,25 @@ fn ones_own_additions_are_left_out_and_their_deletion_is_not() {
 }
 
 #[test]
+fn what_one_socket_does_is_left_out_and_the_same_done_by_others_is_heard() {
+    let Some(space) = Space::new("echo") else { return };
+    let mut own = space.netlink();
+    let config = MonitorConfig::new(Groups::ROUTE).ignore_changes_by(own.port());
+    let mut monitor = Monitor::open_in(config, &space.path()).unwrap();
+    let mut other = space.netlink();
+    let mut told = Vec::new();
+    for dst in ["10.50.0.0/16", "fd00:53::/64"] {
+        let route = Route::blackhole(net(dst), 12);
+        assert_eq!(own.apply(&[Request::AddRoute(route.clone()), Request::DelRoute(route.clone())]), []);
+        assert_eq!(own.apply(&[Request::AddRoute(route.clone())]), []);
+        assert_eq!(other.apply(&[Request::DelRoute(route.clone()), Request::AddRoute(route)]), []);
+        told.extend([(dst.to_owned(), true, false), (dst.to_owned(), false, false)]);
+    }
+    let heard = hear(&mut monitor, |h| routes(h).len() >= told.len());
+    assert_eq!(routes(&heard), told);
+}
+
+#[test]
 fn losses_elsewhere_are_heard_and_nothing_is_held_alive() {
     let (Some(host), Some(pod)) = (Space::new("lhost"), Space::new("lpod")) else { return };
     host.ip(&format!("link add name a type veth peer name b netns {}", pod.name));
