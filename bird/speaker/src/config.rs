@@ -462,7 +462,7 @@ pub enum ExportScope {
     All,
     /// Only what this node itself has: its blocks and local routes.
     Own,
-    /// Nothing that another external peer told us.
+    /// Nothing that another external peer told us, or told an internal peer of ours.
     NoTransit,
 }
 

@@ -182,7 +182,7 @@ pub const TABLE: &[Annotation] = &[
         on: On::Peer,
         takes: "own, no-transit or all",
         default: "all",
-        effect: "narrow what the peer is told: own blocks and local routes only; or nothing of another external peer",
+        effect: "narrow what the peer is told: own blocks and local routes only; or nothing that another external peer told this node or another one",
     },
     Annotation {
         name: "caracal.io/remove-private-as",

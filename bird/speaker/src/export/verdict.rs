@@ -104,7 +104,7 @@ pub enum ExportReason {
     Default,
     /// Rejected: the peer is told only what this node itself has.
     ScopeOwn,
-    /// Rejected: another external peer told it, and this one is not given transit.
+    /// Rejected: another external peer of ours or of another node told it, and this one is not given transit.
     ScopeNoTransit,
     /// Rejected: community NO_ADVERTISE.
     NoAdvertise,
@@ -245,7 +245,12 @@ impl<'a, N: Net> View<'a, N> {
             match group.scope {
                 ExportScope::All => {}
                 ExportScope::Own => return Err(ExportReason::ScopeOwn),
-                ExportScope::NoTransit if !from.internal => return Err(ExportReason::ScopeNoTransit),
+                // With a path, an internal peer passes on what an external one told it.
+                ExportScope::NoTransit
+                    if !from.internal || !self.store.attrs.attrs(path.attr).as_path().is_empty() =>
+                {
+                    return Err(ExportReason::ScopeNoTransit);
+                }
                 ExportScope::NoTransit => {}
             }
         }
