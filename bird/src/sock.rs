@@ -62,7 +62,8 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
     // A peer with TTL security drops our SYN-ACK unless it comes with the full TTL.
     set_ttl(&socket, address.ip(), 255)?;
     socket.bind(&address.into())?;
-    socket.listen(256)?;
+    // All of a large mesh may call at once; who finds no place calls again only after a second.
+    socket.listen(4096)?;
     Ok(mio::net::TcpListener::from_std(socket.into()))
 }
 
