@@ -10,6 +10,7 @@ use bird_packet::{
     AttrBuilder, Capability, Family, MessageKind, NextHop, Nlri, OpenMessage, Origin, PeerKind, Prefix4,
     SessionContext, UpdatePacker, encode_end_of_rib, encode_keepalive, frame,
 };
+use socket2::{Domain, Socket, Type};
 
 use crate::lab::Namespace;
 
@@ -28,7 +29,20 @@ impl Sender {
         asn: u32,
         router_id: Ipv4Addr,
     ) -> anyhow::Result<Self> {
-        let mut stream = dial(space, peer)?;
+        Self::begin(dial(space, None, peer)?, asn, router_id)
+    }
+
+    /// The same from one of several addresses, which is the router id too.
+    pub fn connect_from(
+        space: &Namespace,
+        own: Ipv4Addr,
+        peer: SocketAddr,
+        asn: u32,
+    ) -> anyhow::Result<Self> {
+        Self::begin(dial(space, Some(own), peer)?, asn, own)
+    }
+
+    fn begin(mut stream: TcpStream, asn: u32, router_id: Ipv4Addr) -> anyhow::Result<Self> {
         let mut out = Vec::new();
         OpenMessage {
             version: 4,
@@ -84,10 +98,18 @@ impl Sender {
     }
 }
 
-fn dial(space: &Namespace, peer: SocketAddr) -> anyhow::Result<TcpStream> {
+fn dial(space: &Namespace, own: Option<Ipv4Addr>, peer: SocketAddr) -> anyhow::Result<TcpStream> {
+    let call = move || -> std::io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(peer), Type::STREAM, None)?;
+        if let Some(own) = own {
+            socket.bind(&SocketAddr::from((own, 0)).into())?;
+        }
+        socket.connect_timeout(&peer.into(), Duration::from_secs(1))?;
+        Ok(socket.into())
+    };
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        match space.run(move || TcpStream::connect_timeout(&peer, Duration::from_secs(1))) {
+        match space.run(call) {
             Ok(stream) => return Ok(stream),
             Err(err) if Instant::now() > deadline => {
                 return Err(err).with_context(|| format!("bench: calling {peer}"));
