@@ -3,35 +3,7 @@
 //! Every field but `routerId`, `asNumber` and one way to have neighbours may be left out. Unknown fields are errors,
 //! so that a typing mistake is not a silent default.
 //!
-//! ```yaml
-//! routerId: 192.168.174.2
-//! asNumber: 64999
-//! listen: ["0.0.0.0:179", "[::]:179"]     # default; an empty list never takes calls
-//! groups:                                  # settings that neighbours and listen ranges share
-//!   nodes: { asNumber: 64512, families: [ipv4], holdTime: 90 }
-//! neighbours:
-//!   - { address: 192.168.174.129, group: nodes }
-//!   - name: upstream
-//!     address: 10.0.0.1
-//!     asNumber: 65000
-//!     passwordFile: /etc/caracal/upstream.key
-//!     import: [no-default]
-//!     bfd: { minTx: 100ms, minRx: 100ms, multiplier: 3 }      # or just `true`: 300ms x 3
-//! listenRanges:                            # neighbours that are not listed may call from here
-//!   - { range: 192.168.174.0/24, group: nodes, limit: 100 }
-//! static:
-//!   - { prefix: 10.0.0.0/8, blackhole: true }
-//!   - { prefix: 10.9.0.0/16, via: 192.168.174.9 }
-//!   - { prefix: 192.0.2.0/24, announceOnly: true }
-//! aggregates:                              # announced while something inside is there
-//!   - { prefix: 10.100.0.0/16, summaryOnly: true, blackhole: true }
-//! redistribute: { connected: true, kernel: false }
-//! filters:                                 # as BGPFilter has them
-//!   no-default: { importV4: [{ action: Reject, cidr: 0.0.0.0/0, matchOperator: Equal }] }
-//! fib: { program: true, table: 254, protocol: 12, ecmp: 64, metric: 32 }
-//! control: /run/caracal-router.ctl         # BIRD's control socket; none by default
-//! api: { socket: /run/caracal/bgp.sock, group: caracal }   # where `caracal ctl bgp` asks; none by default, `{}` is this
-//! ```
+//! `docs/router.md` is its manual, with an example that is tested here.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -741,6 +713,21 @@ mod tests {
         assert_eq!(rule.operations, expected);
         let two = text.replace("          - setPriority", "            setPriority");
         assert!(error(&two).contains("exactly one of addCommunity"), "{}", error(&two));
+    }
+
+    #[test]
+    fn the_manual_names_every_field_and_its_example_is_correct() {
+        let manual = include_str!("../../docs/router.md");
+        let example = manual.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+        let plan = parse(example).unwrap().plan;
+        assert_eq!((plan.config.peers.len(), plan.config.aggregates.len()), (3, 1));
+        for nonsense in ["nonsense: 1", "neighbours: [{ address: 10.0.0.1, nonsense: 1 }]"] {
+            let said = error(&format!("{SMALL}{nonsense}\n"));
+            let fields = said.split("expected one of ").nth(1).unwrap().split(" at ").next().unwrap();
+            for field in fields.split(", ") {
+                assert!(manual.contains(field), "docs/router.md does not say {field}");
+            }
+        }
     }
 
     #[test]
