@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use caracal_netlink::{Event, Groups, Monitor};
 use integration::lab::{Lab, Namespace, Process, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -251,6 +252,28 @@ fn learned(space: &Namespace, prefix: &str) -> bool {
     text.contains(" via ") || text.contains(" nhid ")
 }
 
+/// Changes of routes in a namespace from now on.
+fn watch(space: &Namespace) -> Monitor {
+    let path = space.path();
+    space.run(move || Monitor::open_in(Groups::ROUTE, &path).unwrap())
+}
+
+fn changes(monitor: &mut Monitor) -> Vec<String> {
+    let mut all = Vec::new();
+    loop {
+        let events = monitor.try_next().unwrap();
+        if events.is_empty() {
+            return all;
+        }
+        all.extend(events.iter().filter_map(|e| match e {
+            Event::Route { route, gone, .. } if route.proto == 12 || route.proto == 186 => {
+                Some(format!("{} gone={gone}", route.dst))
+            }
+            _ => None,
+        }));
+    }
+}
+
 /// Built by cargo beside the tests.
 fn router() -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
@@ -320,5 +343,139 @@ fn frr_and_we_notice_a_silent_link() {
         let left = line.ours(true, "");
         let _right = line.frr();
         cut_and_mend(&line, &left);
+    }
+}
+
+/// RFC 5882 §4.3: a restart is no failure. Planned or killed, quick or slow, the routes of the one that restarts stay, and
+/// its new session is not ended by what BFD knows of the old one.
+#[test]
+fn a_restart_is_no_failure() {
+    let line = Line::new("bf7", Shape::Link);
+    let left = line.ours(true, "");
+    let mut right = line.ours(false, "");
+    line.routes(true, SOON);
+    line.says(&left, "BFD is up", 2);
+    let mut here = watch(&line.left);
+    for (n, (kill, pause)) in [(false, 0), (true, 0), (true, 700), (false, 700)].into_iter().enumerate() {
+        // Older than anything that BFD could still find out.
+        std::thread::sleep(Duration::from_secs(2));
+        let before = left.log().matches("session established").count();
+        if kill {
+            right.kill();
+        } else {
+            assert!(right.stop(), "SIGTERM must be enough");
+        }
+        std::thread::sleep(Duration::from_millis(pause));
+        right.start().unwrap();
+        line.says(&left, "session established", before + 2);
+        line.says(&left, "BFD is up", 2 * (n + 2));
+        assert_eq!(changes(&mut here), Vec::<String>::new(), "kill={kill} {pause}\n{}", line.lab.logs(80));
+        let log = left.log();
+        assert!(!log.contains("BFD says that the peer is down"), "kill={kill} {pause}\n{log}");
+        line.routes(true, SOON);
+    }
+}
+
+/// With `keepRoutes` a failure that a restart may explain ends the session and keeps the routes; a link that works again
+/// finds them there.
+#[test]
+fn routes_may_be_kept_over_a_failure() {
+    let line = Line::new("bf8", Shape::Link);
+    let kept = "minTx: 100ms, minRx: 100ms";
+    let yaml = |left: bool| line.ours(left, "");
+    drop((yaml(true), yaml(false)));
+    for name in ["left.yaml", "right.yaml"] {
+        let text = std::fs::read_to_string(line.lab.file(name)).unwrap();
+        assert!(text.contains(kept), "{text}");
+        std::fs::write(line.lab.file(name), text.replace(kept, &format!("{kept}, keepRoutes: true")))
+            .unwrap();
+    }
+    let file = |name: &str| line.lab.file(name).to_str().unwrap().to_owned();
+    let router = router();
+    let left = line.start("left", &line.left, &[router.to_str().unwrap(), &file("left.yaml")]);
+    let _right = line.start("right", &line.right, &[router.to_str().unwrap(), &file("right.yaml")]);
+    line.routes(true, SOON);
+    line.says(&left, "BFD is up", 2);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let mut here = watch(&line.left);
+    line.cut();
+    line.says(&left, "BFD says that the peer is down", 2);
+    line.mend();
+    line.says(&left, "BFD is up", 4);
+    line.says(&left, "session established", 4);
+    assert_eq!(changes(&mut here), Vec::<String>::new(), "{}", line.lab.logs(80));
+}
+
+/// A session across a link that has no addresses but link-local ones.
+#[test]
+fn a_link_local_peer_is_watched() {
+    let line = Line::new("bf9", Shape::Link);
+    let start = |name: &str, space: &Namespace, n: u8, far: &str| {
+        let other = 3 - n;
+        let text = format!(
+            "routerId: 10.99.0.{n}\nasNumber: 6500{n}\n\
+             neighbours: [{{ address: '{far}', interface: eth0, asNumber: 6500{other}, holdTime: 90, \
+             families: [ipv4, ipv6], extendedNextHop: true, bfd: {{ minTx: 100ms, minRx: 100ms }} }}]\n\
+             static: [{{ prefix: 10.{n}.0.0/16, blackhole: true }}, {{ prefix: 'fd0{n}::/48', blackhole: true }}]\n"
+        );
+        let file = line.file(&format!("{name}.yaml"), &text);
+        line.start(name, space, &[router().to_str().unwrap(), &file])
+    };
+    for (space, address) in [(&line.left, "fe80::11/64"), (&line.right, "fe80::22/64")] {
+        space.sh(&format!("ip addr flush dev eth0; ip addr add {address} dev eth0 nodad")).unwrap();
+    }
+    let left = start("left", &line.left, 1, "fe80::22");
+    let _right = start("right", &line.right, 2, "fe80::11");
+    line.routes(true, SOON);
+    line.says(&left, "BFD is up", 1);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let cut = line.cut();
+    line.routes(false, SOON);
+    assert!(cut.elapsed() < AT_ONCE, "{:?}\n{}", cut.elapsed(), line.lab.logs(80));
+    line.mend();
+    line.routes(true, SOON);
+}
+
+/// Nobody waits for BFD, and nobody misses it who never had it.
+#[test]
+fn a_peer_without_bfd_keeps_its_session() {
+    let line = Line::new("bf10", Shape::Link);
+    let left = line.ours(true, "");
+    drop(line.ours(false, ""));
+    let text = std::fs::read_to_string(line.lab.file("right.yaml")).unwrap();
+    let plain = text.replace("bfd: { minTx: 100ms, minRx: 100ms, multihop: false }", "bfd: false");
+    assert_ne!(plain, text);
+    let file = line.file("plain.yaml", &plain);
+    let right = line.start("plain", &line.right, &[router().to_str().unwrap(), &file]);
+    line.routes(true, SOON);
+    std::thread::sleep(Duration::from_secs(3));
+    line.routes(true, Duration::from_millis(100));
+    assert!(!left.log().contains("BFD is down"), "{}", left.log());
+    assert!(!right.log().contains("session lost"), "{}", right.log());
+}
+
+/// Our restart seen by others: AdminDown is no failure, and with GR agreed they keep our routes.
+#[test]
+fn others_keep_our_routes_over_a_planned_restart() {
+    if !have("/usr/sbin/bird") || !have("/usr/lib/frr/bfdd") {
+        return;
+    }
+    for (name, bird) in [("bf11", true), ("bf12", false)] {
+        let line = Line::new(name, Shape::Link);
+        let mut left = line.ours(true, "");
+        let _right = if bird { vec![line.bird("bfd graceful; graceful restart on;")] } else { line.frr() };
+        line.routes(true, SOON);
+        line.says(&left, "BFD is up", 2);
+        std::thread::sleep(Duration::from_secs(3));
+        let mut there = watch(&line.right);
+        let proto = if bird { "bird" } else { "bgp" };
+        let watched = line.right.sh(&format!("ip route show 10.1.0.0/16 proto {proto}")).unwrap();
+        assert!(watched.contains("10.1.0.0/16"), "the monitor looks for this protocol");
+        assert!(left.stop());
+        left.start().unwrap();
+        line.says(&left, "restart complete", 1);
+        line.says(&left, "BFD is up", 4);
+        line.routes(true, SOON);
+        assert_eq!(changes(&mut there), Vec::<String>::new(), "bird: {bird}\n{}", line.lab.logs(80));
     }
 }
