@@ -12,6 +12,7 @@ use caracal_netlink::{Errno, Netlink, NextHop, Request, Route, RouteFilter, Rout
 use ipnet::IpNet;
 
 use crate::kernel::Kernel;
+use crate::metrics::Times;
 
 /// First and longest pause before a refused route is tried again without any sign of change.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -28,6 +29,17 @@ pub(crate) struct Fib {
     refused: BTreeMap<IpNet, Refused>,
     /// Left by an earlier run beside the route that was adopted; deleted with the sweep.
     leftovers: Vec<Route>,
+    /// What was written.
+    pub(crate) written: Written,
+}
+
+/// Kernel writes so far.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) requests: u64,
+    pub(crate) failures: u64,
+    /// Of whole batches.
+    pub(crate) times: Times,
 }
 
 #[derive(Debug)]
@@ -49,7 +61,14 @@ struct Purpose {
 impl Fib {
     /// A writer on an open connection.
     pub(crate) fn new(netlink: Netlink, proto: u8, table: u32) -> Self {
-        Self { netlink, proto, table, refused: BTreeMap::new(), leftovers: Vec::new() }
+        Self {
+            netlink,
+            proto,
+            table,
+            refused: BTreeMap::new(),
+            leftovers: Vec::new(),
+            written: Written::default(),
+        }
     }
 
     /// The connection, for dumps.
@@ -205,6 +224,11 @@ impl Fib {
         self.refused.get(&prefix).map(|r| format!("{}: {}", r.errno, fix(r.errno)))
     }
 
+    /// Routes that the kernel refuses at present.
+    pub(crate) fn refused_count(&self) -> usize {
+        self.refused.len()
+    }
+
     /// When [`Fib::retry`] has something to do.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
         self.refused.values().map(|r| r.due).min()
@@ -300,7 +324,12 @@ impl Fib {
         if batch.is_empty() {
             return Vec::new();
         }
-        self.netlink.apply(batch)
+        let begun = Instant::now();
+        let failed = self.netlink.apply(batch);
+        self.written.times.note(begun.elapsed());
+        self.written.requests += batch.len() as u64;
+        self.written.failures += failed.len() as u64;
+        failed
     }
 
     fn dump(&mut self) -> caracal_netlink::Result<Vec<Route>> {

@@ -25,6 +25,7 @@ mod fib;
 mod gtsm;
 mod kernel;
 mod listen;
+mod metrics;
 pub mod passwords;
 mod plan;
 pub mod rehearsal;
@@ -77,6 +78,7 @@ pub async fn run_node(config: Config, store: Arc<dyn Store>, shutdown: Shutdown)
         reporter: Some(reporter.clone()),
     };
     let (engine, mailbox) = Engine::new(setup)?;
+    metrics::register(&config.metrics, mailbox.clone());
     let core = spawn(engine, shutdown.clone())?;
     feed::run(&config.node, store, &mailbox, &reporter, &shutdown).await;
     mailbox.send(Message::Stop);
@@ -100,6 +102,11 @@ pub fn run_standalone(path: &Path, check_only: bool) -> anyhow::Result<()> {
         reporter: None,
     };
     let (engine, mailbox) = Engine::new(setup)?;
+    if let Some(address) = router.metrics {
+        let registry = Metrics::new();
+        metrics::register(&registry, mailbox.clone());
+        caracal_process::http::serve_metrics(address, registry)?;
+    }
     let core = spawn(engine, shutdown.clone())?;
     mailbox.send(Message::Follow(Box::new(router.plan)));
     let (path, follower) = (path.to_owned(), mailbox.clone());

@@ -9,6 +9,8 @@ use std::sync::mpsc;
 use bird_speaker::config::Config;
 use ipnet::IpNet;
 
+use crate::metrics::Metric;
+
 /// A configuration, complete in itself.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Plan {
@@ -56,6 +58,8 @@ pub(crate) enum Message {
     Follow(Box<Plan>),
     /// The node must not speak: it lost its address or its router id.
     Silence,
+    /// Count everything and send it here.
+    Measure(mpsc::SyncSender<Vec<Metric>>),
     /// End; routes stay.
     Stop,
 }

@@ -53,6 +53,7 @@ struct Router {
     restart: Option<RestartRules>,
     control: Option<PathBuf>,
     api: Option<ApiRules>,
+    metrics: Option<SocketAddr>,
 }
 
 /// The socket for `caracal ctl bgp`.
@@ -346,6 +347,8 @@ pub(crate) struct Standalone {
     pub(crate) table: u32,
     pub(crate) protocol: u8,
     pub(crate) control: Option<PathBuf>,
+    /// Where Prometheus reads.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) api: Option<api::Socket>,
 }
 
@@ -443,6 +446,7 @@ fn parse(text: &str) -> anyhow::Result<Standalone> {
         table: router.fib.table,
         protocol: router.fib.protocol,
         control: router.control.clone(),
+        metrics: router.metrics,
         api: router.api.clone().map(|api| api::Socket {
             path: api.socket.unwrap_or_else(|| api::DEFAULT_PATH.into()),
             group: api.group,

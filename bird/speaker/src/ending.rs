@@ -201,8 +201,12 @@ impl Speaker {
         }
         let dialing = c.phase == Phase::Dialing;
         let (id, index) = (c.id, c.peer);
-        c.close(notification.filter(|_| !dialing));
+        let notification = notification.filter(|_| !dialing);
+        c.close(notification);
         let nothing_left = c.control.is_empty();
+        if let Some(notification) = notification {
+            self.notifications.note_sent(notification);
+        }
         self.outputs.push_back(Output::Close(id));
         self.forget_conn(index, at);
         if nothing_left || dialing {

@@ -237,6 +237,9 @@ impl Speaker {
         }
         let Some(peer) = self.peer_mut(index) else { return };
         peer.counters.malformed += 1;
+        if matches!(view.verdict(), Verdict::TreatAsWithdraw(_)) {
+            peer.counters.treated_as_withdraw += 1;
+        }
         if count > MALFORMED_EVENTS {
             return;
         }

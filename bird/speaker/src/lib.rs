@@ -62,6 +62,7 @@ mod rivals;
 mod session;
 mod shell;
 mod speaker;
+mod tally;
 mod timers;
 pub mod view;
 pub mod watch;
@@ -76,3 +77,4 @@ pub use io::{ConnId, Event, FibChange, FibRoute, Input, LocalRoute, Output, Time
 pub use peer::Counters;
 pub use rib::decide::Step;
 pub use speaker::{Speaker, Start};
+pub use tally::Notifications;

@@ -72,10 +72,26 @@ pub struct Counters {
     pub bytes_sent: u64,
     /// UPDATE messages of which RFC 7606 contained an error.
     pub malformed: u64,
+    /// Of these, those whose routes were treated as withdrawn; in the others an attribute was dropped.
+    #[serde(default)]
+    pub treated_as_withdraw: u64,
     /// Sessions that reached Established.
     pub established: u64,
     /// Sessions that were Established and ended.
     pub flaps: u64,
+}
+
+impl Counters {
+    /// Adds those of another peer.
+    pub fn add(&mut self, other: &Counters) {
+        self.updates_received += other.updates_received;
+        self.keepalives_received += other.keepalives_received;
+        self.bytes_sent += other.bytes_sent;
+        self.malformed += other.malformed;
+        self.treated_as_withdraw += other.treated_as_withdraw;
+        self.established += other.established;
+        self.flaps += other.flaps;
+    }
 }
 
 /// Helping a peer over its restart (RFC 4724 §4.2).

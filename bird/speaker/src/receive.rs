@@ -91,6 +91,7 @@ impl Speaker {
     fn on_notification(&mut self, now: Time, at: usize, body: &[u8]) {
         let (reason, ending, code) = match Notification::decode(body) {
             Ok(n) => {
+                self.notifications.note_received(&n);
                 let code = n.inner().map_or((n.code, n.subcode), |inner| (inner.code, inner.subcode));
                 (DownReason::Received(n.to_string()), ending_of(&n), Some(code))
             }

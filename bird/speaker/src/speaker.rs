@@ -54,6 +54,7 @@ pub struct Speaker {
     pub(crate) housekeeping_pause: Time,
     pub(crate) groups_at: Option<Time>,
     pub(crate) stopped: bool,
+    pub(crate) notifications: crate::tally::Notifications,
     pub(crate) now: Time,
 }
 
@@ -103,6 +104,7 @@ impl Speaker {
             housekeeping_pause: HOUSEKEEPING,
             groups_at: None,
             stopped: false,
+            notifications: crate::tally::Notifications::default(),
             now,
         };
         speaker.begin_restart(now);

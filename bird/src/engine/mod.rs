@@ -10,6 +10,7 @@
 //! After every piece of input the outputs are drained and written, so neither a flood of routes nor a slow peer delays
 //! a keepalive by more than one piece.
 
+mod measure;
 mod people;
 mod routes;
 mod sessions;
@@ -39,6 +40,7 @@ use crate::kernel::Kernel;
 use crate::listen::Listeners;
 use crate::plan::{Mailbox, Message, Plan};
 use crate::report;
+use measure::Measure;
 
 /// Octets read from one connection before the others have their turn.
 const READ: usize = 64 * 1024;
@@ -98,6 +100,7 @@ pub(crate) struct Engine {
     watch: Watch,
     control: Control,
     api: Api,
+    measure: Measure,
     next_token: usize,
     /// Connections with something to read, in turn.
     readable: VecDeque<ConnId>,
@@ -162,6 +165,7 @@ impl Engine {
             watch: Watch::new(std::sync::Arc::clone(&bell)),
             control: Control::default(),
             api: Api::new(),
+            measure: Measure::new(),
             next_token: FIRST,
             readable: VecDeque::new(),
             transmit: VecDeque::new(),
@@ -211,6 +215,8 @@ impl Engine {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e).context("epoll"),
                 _ => {}
             }
+            let woke = Instant::now();
+            self.note_lateness();
             self.dispatch(&events);
             self.input(Input::Tick);
             self.read_connections(&mut buffer);
@@ -218,6 +224,8 @@ impl Engine {
             self.watch_peers();
             self.housekeeping();
             self.answer();
+            self.count();
+            self.measure.turns.note(woke.elapsed());
             if self.stopping && stop_at.is_none() {
                 stop_at = Some(Instant::now() + FAREWELL);
             }
@@ -231,6 +239,7 @@ impl Engine {
             || self.fib_waiting
             || !self.repairs.is_empty()
             || self.api.is_busy()
+            || self.measure.is_busy()
             || (self.recheck.own && !self.recovering);
         if busy {
             return Some(Duration::ZERO);
@@ -274,6 +283,7 @@ impl Engine {
             match message {
                 Message::Follow(plan) => self.follow(*plan),
                 Message::Silence => self.silence(),
+                Message::Measure(reply) => self.measure.ask(reply),
                 Message::Stop => self.stop(),
             }
         }

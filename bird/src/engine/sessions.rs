@@ -142,12 +142,14 @@ impl Engine {
 
     pub(super) fn flush(&mut self, id: ConnId) {
         let now = self.elapsed();
+        let sent = &mut self.measure.sent;
         let (Some(conn), Some(speaker)) = (self.conns.get_mut(&id), &mut self.speaker) else { return };
         if conn.connecting {
             return;
         }
         let flushed = conn.flush(|budget, out| {
             speaker.transmit(now, id, budget, out);
+            sent.note(out);
         });
         match flushed {
             Ok(Flushed::All) if conn.closing => self.drop_conn(id),
