@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
 mod calls;
+mod restart;
 mod routes;
 mod scene;

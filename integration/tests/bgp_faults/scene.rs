@@ -99,10 +99,16 @@ impl Scene {
 
     /// BIRD 2 with this configuration.
     pub(crate) fn bird(&self, name: &str, space: &Namespace, conf: &str) -> Process {
+        self.bird_with(name, space, conf, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn bird_with(&self, name: &str, space: &Namespace, conf: &str, more: &[&str]) -> Process {
         let file = self.lab.file(&format!("{name}.conf"));
         std::fs::write(&file, format!("log stderr all;\nprotocol device {{ scan time 1; }}\n{conf}"))
             .unwrap();
-        let argv = ["bird", "-f", "-c", &file.to_string_lossy(), "-s", &self.socket(name)];
+        let (file, socket) = (file.to_string_lossy().into_owned(), self.socket(name));
+        let argv = [&["bird", "-f", "-c", &file, "-s", &socket][..], more].concat();
         let mut process = Process::new(name, space, self.lab.dir(), &argv);
         process.start().unwrap();
         process
