@@ -10,16 +10,17 @@ use std::time::{Duration, Instant};
 
 use bird_bfd::{
     Bfd, Cause, Change, Diag, Down, Farewell, GracefulRestart, Hops, Options, Params, Reaction, SessionKey,
-    State, react, validate,
+    State, TroubleWith, react, validate,
 };
 use bird_speaker::io::Witness;
 use bird_speaker::watch::{RestartStanding, Watched};
-use serde::Serialize;
+
+use crate::api::BfdView;
 
 /// A session that is down speaks once a second at most (RFC 5880 §6.8.3), so a peer that began anew is heard by then.
 const SLOW: Duration = Duration::from_secs(1);
 /// How long a view waits for the thread.
-const ANSWER: Duration = Duration::from_millis(50);
+const ANSWER: Duration = Duration::from_millis(20);
 /// A thread that could not be started is tried again after this.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -31,6 +32,8 @@ pub(crate) struct Watch {
     wanted: BTreeMap<SessionKey, Params>,
     /// Peer -> its session.
     sessions: BTreeMap<String, SessionKey>,
+    /// Those that are up, as far as was heard.
+    up: BTreeSet<SessionKey>,
     /// Our end of a peer's last session, where none is configured.
     locals: BTreeMap<String, IpAddr>,
     /// What cannot be, said once.
@@ -39,31 +42,6 @@ pub(crate) struct Watch {
     pub(crate) stale: bool,
     /// A link-local peer's interface is not there.
     pub(crate) lacks_link: bool,
-}
-
-/// A peer's BFD session, for people.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct BfdView {
-    /// `up`, `down`, `init`, `admin-down`; `waiting` while there is no session yet.
-    pub(crate) state: &'static str,
-    /// Milliseconds in this state.
-    pub(crate) for_ms: u64,
-    /// Across routers.
-    pub(crate) multihop: bool,
-    /// Interval at which we send, milliseconds.
-    pub(crate) interval_ms: Option<f64>,
-    /// Silence after which the peer counts as gone, milliseconds.
-    pub(crate) detection_ms: Option<f64>,
-    /// What the peer says of its own end.
-    pub(crate) remote_state: &'static str,
-    /// Times that it failed.
-    pub(crate) failures: u64,
-    /// Packets sent.
-    pub(crate) sent: u64,
-    /// Packets received.
-    pub(crate) received: u64,
-    /// What keeps packets from being sent or heard.
-    pub(crate) problem: Option<String>,
 }
 
 impl Watch {
@@ -75,6 +53,7 @@ impl Watch {
             retry_at: None,
             wanted: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            up: BTreeSet::new(),
             locals: BTreeMap::new(),
             said: BTreeSet::new(),
             stale: false,
@@ -127,6 +106,7 @@ impl Watch {
         self.locals = locals;
         self.sessions = sessions;
         if wanted != self.wanted {
+            self.up.retain(|key| wanted.contains_key(key));
             self.wanted = wanted;
             self.hand_over();
         }
@@ -176,10 +156,12 @@ impl Watch {
             let down = match event.change {
                 Change::Up => {
                     tracing::info!(session = %event.key, "BFD is up");
+                    self.up.insert(event.key);
                     continue;
                 }
                 Change::Down(down) => down,
             };
+            self.up.remove(&event.key);
             for peer in peers().filter(|p| self.sessions.get(p.peer) == Some(&event.key)) {
                 let what = judge(&peer, down);
                 tracing::warn!(
@@ -195,37 +177,38 @@ impl Watch {
         }
         if !thread.is_running() {
             tracing::error!("the thread of BFD has ended; it is started again");
+            self.up.clear();
             self.thread = None;
             self.hand_over();
         }
         gone
     }
 
-    /// The BFD sessions of the peers that have one.
-    #[allow(dead_code, reason = "`ctl bgp neighbor` shows it")]
-    pub(crate) fn views(&self) -> BTreeMap<String, BfdView> {
-        let report = self.thread.as_ref().and_then(|thread| thread.report(ANSWER));
-        let view = |key: &SessionKey| {
-            let report = report.as_ref()?;
-            let (status, problem) = report.sessions.iter().find(|(status, _)| status.key == *key)?;
-            let deaf = report.ports.iter().find(|(with, _)| {
-                *with == bird_bfd::TroubleWith::Port { v4: key.peer.is_ipv4(), hops: key.hops }
-            });
-            let ms = |d: Duration| d.as_secs_f64() * 1000.0;
-            Some(BfdView {
-                state: word(status.state),
-                for_ms: u64::try_from(status.lasting.as_millis()).unwrap_or(u64::MAX),
-                multihop: key.hops == Hops::Multi,
-                interval_ms: status.tx_interval.map(ms),
-                detection_ms: status.detection_time.map(ms),
-                remote_state: word(status.remote_state),
-                failures: status.failures,
-                sent: status.sent,
-                received: status.received,
-                problem: deaf.map(|(with, why)| format!("{with}: {why}")).or_else(|| problem.clone()),
-            })
-        };
-        self.sessions.iter().filter_map(|(peer, key)| Some((peer.clone(), view(key)?))).collect()
+    /// Whether BFD with a peer is up; `None`: it is not watched.
+    pub(crate) fn is_up(&self, peer: &str) -> Option<bool> {
+        self.sessions.get(peer).map(|key| self.up.contains(key))
+    }
+
+    /// The BFD session of a peer; waits a moment for the thread, which does nothing that takes long.
+    pub(crate) fn view(&self, peer: &str) -> Option<BfdView> {
+        let key = self.sessions.get(peer)?;
+        let report = self.thread.as_ref()?.report(ANSWER)?;
+        let (status, problem) = report.sessions.iter().find(|(status, _)| status.key == *key)?;
+        let port = TroubleWith::Port { v4: key.peer.is_ipv4(), hops: key.hops };
+        let deaf = report.ports.iter().find(|(with, _)| *with == port);
+        let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+        Some(BfdView {
+            state: word(status.state).to_owned(),
+            for_ms: u64::try_from(status.lasting.as_millis()).unwrap_or(u64::MAX),
+            multihop: key.hops == Hops::Multi,
+            interval_ms: status.tx_interval.map(ms),
+            detection_ms: status.detection_time.map(ms),
+            remote_state: word(status.remote_state).to_owned(),
+            failures: status.failures,
+            sent: status.sent,
+            received: status.received,
+            problem: deaf.map(|(with, why)| format!("{with}: {why}")).or_else(|| problem.clone()),
+        })
     }
 
     /// Ends the sessions. Peers hear that this is no failure.

@@ -9,6 +9,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -129,7 +131,9 @@ impl Line {
              neighbours:\n\
              \x20 - {{ address: {v4}, group: all, families: [ipv4] }}\n\
              \x20 - {{ address: '{v6}', group: all, families: [ipv6] }}\n\
-             static: [{{ prefix: 10.{n}.0.0/16, blackhole: true }}, {{ prefix: 'fd0{n}::/48', blackhole: true }}]\n"
+             static: [{{ prefix: 10.{n}.0.0/16, blackhole: true }}, {{ prefix: 'fd0{n}::/48', blackhole: true }}]\n\
+             api: {{ socket: {} }}\n",
+            self.lab.file(&format!("{name}.sock")).display()
         );
         let file = self.file(&format!("{name}.yaml"), &text);
         self.start(name, space, &[router().to_str().unwrap(), &file])
@@ -235,6 +239,15 @@ impl Line {
         start.elapsed()
     }
 
+    /// What the left one answers about its neighbour.
+    fn neighbor(&self, which: usize) -> serde_json::Value {
+        let mut stream = UnixStream::connect(self.lab.file("left.sock")).unwrap();
+        writeln!(stream, r#"{{"get":"neighbor","peer":"{}"}}"#, self.shape.ends().right[which]).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
     #[track_caller]
     fn says(&self, process: &Process, what: &str, times: usize) {
         let result = eventually(SOON, || {
@@ -297,6 +310,13 @@ fn cut_and_mend(line: &Line, left: &Process) {
     for round in 1..=2 {
         // The far end counts its own packets: let it see some.
         std::thread::sleep(Duration::from_millis(1_500));
+        for which in 0..2 {
+            let seen = line.neighbor(which);
+            let bfd = &seen["neighbor"]["bfd"];
+            assert_eq!(bfd["state"], "up", "{seen}");
+            assert_eq!(bfd["detectionMs"], 300.0, "{seen}");
+            assert_eq!(bfd["multihop"], line.shape == Shape::Routed, "{seen}");
+        }
         let cut = line.cut();
         line.routes(false, SOON);
         let took = cut.elapsed();

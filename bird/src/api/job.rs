@@ -14,6 +14,7 @@ use super::history::{History, Md5Drops, stamp};
 use super::proto::{
     Cause, Down, End, Explained, Line, Neighbor, PeerRow, Refusal, Request, RoutesRequest, Summary,
 };
+use crate::bfd::Watch;
 use crate::fib::Fib;
 use crate::kernel::Kernel;
 use crate::view::Times;
@@ -23,6 +24,7 @@ pub(crate) struct World<'a> {
     pub(crate) speaker: Option<&'a Speaker>,
     pub(crate) kernel: &'a Kernel,
     pub(crate) fib: &'a Fib,
+    pub(crate) watch: &'a Watch,
     pub(crate) times: Times,
     /// The loop's clock.
     pub(crate) now: Duration,
@@ -247,6 +249,7 @@ impl Seen<'_> {
             routes: self.speaker.counts_of(census, name),
             cause,
             errors: self.history.errors(name),
+            bfd_up: self.world.watch.is_up(name),
             peer,
         };
         self.say(&Line::Peer(Box::new(row)));
@@ -263,6 +266,7 @@ impl Seen<'_> {
             routes: self.speaker.counts_of(census, &name),
             cause: self.cause(&view, Md5Drops::read()),
             errors: self.history.errors(&name),
+            bfd: self.world.watch.view(&name),
             view,
         };
         self.say(&Line::Neighbor(Box::new(row)));

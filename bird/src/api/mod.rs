@@ -22,8 +22,8 @@ use mio::{Interest, Registry, Token};
 
 pub(crate) use job::World;
 pub use proto::{
-    Caller, Cause, CauseKind, Down, End, Explained, Line, Neighbor, PastError, PeerRow, Refusal, Request,
-    RoutesRequest, Summary,
+    BfdView, Caller, Cause, CauseKind, Down, End, Explained, Line, Neighbor, PastError, PeerRow, Refusal,
+    Request, RoutesRequest, Summary,
 };
 
 use history::History;

@@ -187,6 +187,9 @@ pub struct PeerRow {
     pub cause: Option<Cause>,
     /// What ended sessions or kept them from coming up, the last one first.
     pub errors: Vec<PastError>,
+    /// Whether BFD is up, where the peer is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd_up: Option<bool>,
 }
 
 /// Everything about a peer.
@@ -208,6 +211,36 @@ pub struct Neighbor {
     pub cause: Option<Cause>,
     /// What ended sessions or kept them from coming up, the last one first.
     pub errors: Vec<PastError>,
+    /// Its BFD session, where it is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdView>,
+}
+
+/// A peer's BFD session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdView {
+    /// `up`, `down`, `init` or `admin-down`.
+    pub state: String,
+    /// Milliseconds in this state.
+    pub for_ms: u64,
+    /// Across routers.
+    pub multihop: bool,
+    /// Interval at which we send, milliseconds.
+    pub interval_ms: Option<f64>,
+    /// Silence after which the peer counts as gone, milliseconds.
+    pub detection_ms: Option<f64>,
+    /// What the peer says of its own end.
+    pub remote_state: String,
+    /// Times that it failed.
+    pub failures: u64,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets received.
+    pub received: u64,
+    /// What keeps packets from being sent or heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// An error of a session.

@@ -12,6 +12,7 @@ use caracal_netlink::Netlink;
 use mio::{Events, Poll};
 
 use super::*;
+use crate::bfd::Watch;
 use crate::fib::Fib;
 use crate::kernel::Kernel;
 use crate::view::Times;
@@ -25,6 +26,7 @@ struct Loop {
     speaker: Option<Speaker>,
     kernel: Kernel,
     fib: Fib,
+    watch: Watch,
     next: usize,
     /// The longest slice of work.
     longest: Duration,
@@ -53,7 +55,9 @@ impl Loop {
         let mut api = Api::new();
         let socket = Socket { path: dir.join("bgp.sock"), group: None };
         api.open(&socket, poll.registry(), LISTENER).unwrap();
+        let bell = std::sync::Arc::new(mio::Waker::new(poll.registry(), Token(8)).unwrap());
         Self {
+            watch: Watch::new(bell),
             poll,
             api,
             speaker: Some(speaker),
@@ -82,6 +86,7 @@ impl Loop {
             speaker: self.speaker.as_ref(),
             kernel: &self.kernel,
             fib: &self.fib,
+            watch: &self.watch,
             times: Times { started: now, configured: now },
             now: Duration::ZERO,
         };

@@ -45,6 +45,7 @@ impl Engine {
             speaker: self.speaker.as_ref(),
             kernel: &self.kernel,
             fib: &self.fib,
+            watch: &self.watch,
             times: view::Times { started: self.started, configured: self.configured },
             now: self.origin.elapsed(),
         };
