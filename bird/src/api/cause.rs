@@ -192,20 +192,22 @@ fn silence(facts: &Facts<'_>) -> Cause {
     }
     let view = facts.view;
     let (address, port) = (view.peer.address, view.peer.port);
-    let mut fix = "check that the peer runs and that no packet filter on the way drops this port".to_owned();
+    let mut fixes =
+        vec!["check that the peer runs and that no packet filter on the way drops this port".to_owned()];
     if view.settings.password {
-        fix.push_str("; this session has a password: the peer must have the same");
+        fixes.push("this session has a password: the peer must have the same".to_owned());
     }
     if let (Way::Gateway(gateway), 1) = (&facts.way, view.settings.multihop) {
-        fix += &format!(
-            "; the peer is behind {gateway}, but packets of this session may take one hop only: set multihop"
-        );
+        fixes.push(format!(
+            "the peer is behind {gateway}, but packets of this session may take one hop only: set multihop"
+        ));
     }
     if let Some(hops) = view.settings.ttl_security {
-        fix += &format!(
-            "; TTL security lets only packets from at most {hops} hop(s) away in: it must be set on both sides and fit"
-        );
+        fixes.push(format!(
+            "TTL security lets only packets from at most {hops} hop(s) away in: it must be set on both sides and fit"
+        ));
     }
+    let fix = fixes.join("; ");
     cause(CauseKind::Timeout, format!("no answer from {address}, TCP port {port}"), fix)
 }
 
@@ -214,17 +216,13 @@ fn silence(facts: &Facts<'_>) -> Cause {
 fn signature(facts: &Facts<'_>) -> Option<Cause> {
     let address = facts.view.peer.address;
     let Md5Drops { missing, unexpected, wrong } = facts.md5;
-    let (count, what, fix) = match (facts.view.settings.password, missing, unexpected, wrong) {
-        (true, _, _, wrong) if wrong > 0 => {
-            (wrong, "signed with another password", "set the same password on both sides")
-        }
-        (true, missing, ..) if missing > 0 => (
-            missing,
+    let (what, fix) = match (facts.view.settings.password, missing > 0, unexpected > 0, wrong > 0) {
+        (true, _, _, true) => ("signed with another password", "set the same password on both sides"),
+        (true, true, ..) => (
             "without a signature, though a password is set here",
             "set the same password on the peer, or remove it here",
         ),
-        (false, _, unexpected, _) if unexpected > 0 => (
-            unexpected,
+        (false, _, true, _) => (
             "with a signature, though no password is set here",
             "set the peer's password here (password on the BGPPeer), or remove it there",
         ),
@@ -232,7 +230,7 @@ fn signature(facts: &Facts<'_>) -> Option<Cause> {
     };
     Some(cause(
         CauseKind::Md5Mismatch,
-        format!("no answer from {address}, and the kernel drops TCP segments {what} ({count} since then)"),
+        format!("no answer from {address}, and the kernel drops TCP segments {what}"),
         fix,
     ))
 }

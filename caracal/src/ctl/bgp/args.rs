@@ -1,5 +1,7 @@
 //! The flags of `bgp …`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::offline::args::Supposed;
@@ -10,7 +12,15 @@ use crate::ctl::args::{Connection, Files};
 pub(crate) enum Bgp {
     /// The speaker's configuration, derived from the datastore as the node derives it
     Config(BgpConfig),
-    /// Whether and why a node's peers are told a prefix; with --node from the datastore alone
+    /// The speaker of this host on one screen: who it is, its sessions, tables and restarts
+    Summary(BgpSummary),
+    /// The peers of this host's speaker, with the routes of each
+    Peers(BgpPeers),
+    /// Everything about one peer; without a session the one cause, and what mends it
+    Neighbor(BgpNeighbor),
+    /// Routes: which are best, and why the others are not, were rejected or are not told
+    Routes(BgpRoutes),
+    /// A prefix from the UPDATE to the kernel route and to each peer; with --node from the datastore alone
     Explain(BgpExplain),
     /// What a change of objects would do to each node's sessions, before it is made
     Diff(BgpDiff),
@@ -42,11 +52,74 @@ pub(crate) struct BgpExplain {
     pub(crate) peer: Option<String>,
     #[command(flatten)]
     pub(crate) supposed: Supposed,
-    /// The form: ps, yaml or json
-    #[arg(short, long, default_value = "ps", value_name = "FORMAT", value_parser = ["ps", "yaml", "json"])]
-    pub(crate) output: String,
+    #[command(flatten)]
+    pub(crate) live: Live,
     #[command(flatten)]
     pub(crate) connection: Connection,
+}
+
+/// What every question to a running speaker takes.
+#[derive(Debug, Args)]
+pub(crate) struct Live {
+    /// The form
+    #[arg(short, long, default_value = "ps", value_name = "FORMAT", value_parser = ["ps", "wide", "yaml", "json"])]
+    pub(crate) output: String,
+    /// Ask again and again, and show what changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// The speaker's socket; without it $CARACAL_BGP_SOCKET, bgp.sock in $CARACAL_RUN_DIR, or /run/caracal/bgp.sock
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// `bgp summary`.
+#[derive(Debug, Args)]
+pub(crate) struct BgpSummary {
+    #[command(flatten)]
+    pub(crate) live: Live,
+}
+
+/// `bgp peers`.
+#[derive(Debug, Args)]
+pub(crate) struct BgpPeers {
+    #[command(flatten)]
+    pub(crate) live: Live,
+}
+
+/// `bgp neighbor`.
+#[derive(Debug, Args)]
+pub(crate) struct BgpNeighbor {
+    /// Its name, or its address
+    pub(crate) peer: String,
+    #[command(flatten)]
+    pub(crate) live: Live,
+}
+
+/// `bgp routes`.
+#[derive(Debug, Args)]
+pub(crate) struct BgpRoutes {
+    /// This prefix only; an address stands for the route that carries its packets
+    pub(crate) prefix: Option<String>,
+    /// And everything inside the prefix
+    #[arg(long, requires = "prefix")]
+    pub(crate) longer: bool,
+    /// Received from this peer; static, connected and kernel are this host's own
+    #[arg(long, value_name = "PEER", conflicts_with_all = ["advertised", "withheld"])]
+    pub(crate) received: Option<String>,
+    /// Told to this peer
+    #[arg(long, value_name = "PEER", conflicts_with_all = ["withheld", "rejected"])]
+    pub(crate) advertised: Option<String>,
+    /// Best here, but not told to this peer, and why
+    #[arg(long, value_name = "PEER", conflicts_with = "rejected")]
+    pub(crate) withheld: Option<String>,
+    /// Not taken on import, and why
+    #[arg(long)]
+    pub(crate) rejected: bool,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) limit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) live: Live,
 }
 
 /// `bgp diff`.

@@ -75,7 +75,7 @@ pub(crate) async fn explain(
     let picture = Picture::of(read(&client, Some(node), single).await?, node)?;
     let answer = ask(&picture, &arguments.prefix, arguments.peer.as_deref(), &arguments.supposed)?;
     let value = || serde_json::to_value(&answer).map_err(|e| format!("cannot show the answer: {e}"));
-    match arguments.output.as_str() {
+    match arguments.live.output.as_str() {
         "json" => line(format!("{:#}", value()?)),
         "yaml" => out(&to_yaml(&value()?)),
         _ => show(&answer),
