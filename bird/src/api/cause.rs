@@ -195,7 +195,10 @@ fn silence(facts: &Facts<'_>) -> Cause {
     let mut fixes =
         vec!["check that the peer runs and that no packet filter on the way drops this port".to_owned()];
     if view.settings.password {
-        fixes.push("this session has a password: the peer must have the same".to_owned());
+        fixes.push(
+            "this session has a password: the peer must have the same, and a host without a listening speaker is silent too"
+                .to_owned(),
+        );
     }
     if let (Way::Gateway(gateway), 1) = (&facts.way, view.settings.multihop) {
         fixes.push(format!(
@@ -275,11 +278,11 @@ fn closed(facts: &Facts<'_>, text: &str) -> Cause {
     cause(
         CauseKind::WrongSource,
         format!(
-            "{} hangs up on {from} without a word ({text}): it has no neighbour with this address",
+            "{} hangs up on {from} without a word ({text}): it has no neighbour with this address, or has it disabled",
             view.peer.address
         ),
         format!(
-            "configure {from} as a neighbour on the peer, or set sourceAddress here to the address it knows"
+            "configure {from} as a neighbour on the peer and enable it, or set sourceAddress here to the address it knows"
         ),
     )
 }

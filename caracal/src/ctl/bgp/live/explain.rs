@@ -25,10 +25,10 @@ fn render(rows: &[Value], screen: &Screen) -> Result<String, String> {
     let explained: Explained = typed(rows.first().ok_or("the agent gave no explanation")?)?;
     let e = &explained.explanation;
     let prefix = e.prefix.to_string();
-    let mut out = if prefix == explained.asked {
-        format!("{prefix}\n")
-    } else {
-        format!("{prefix} carries {}\n", explained.asked)
+    let mut out = match (prefix == explained.asked, e.paths.is_empty()) {
+        (true, _) => format!("{prefix}\n"),
+        (_, true) => format!("{}\n", explained.asked),
+        (_, false) => format!("{prefix}, which carries {}\n", explained.asked),
     };
     if e.paths.is_empty() {
         out += "\n";
@@ -68,7 +68,8 @@ fn one_path(path: &PathView, explained: &Explained, screen: &Screen) -> String {
         let over = path.interface.as_ref().map_or_else(String::new, |i| format!(" on {i}"));
         fact("Route", &format!("of this host: {}{over}", path.from))
     } else {
-        let id = if path.path_id == 0 { String::new() } else { format!(", path {}", path.path_id) };
+        let id =
+            if path.path_id == 0 { String::new() } else { format!(", path identifier {}", path.path_id) };
         fact(
             "UPDATE",
             &format!(

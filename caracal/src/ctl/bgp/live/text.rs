@@ -51,14 +51,26 @@ pub(super) fn table(columns: &[Column], rows: &[Vec<String>], width: Option<usiz
         width.is_none_or(|width| all + gap * columns.len().saturating_sub(1) <= width)
     };
     let (gap, short) = GAPS.into_iter().find(fits).unwrap_or(GAPS[GAPS.len() - 1]);
-    let widths = widths(short);
+    let mut widths = widths(short);
+    // What still does not fit is broken, if it is the text at the end.
+    let mut last = usize::MAX;
+    if let (Some(width), Some((end, others))) = (width, widths.split_last_mut())
+        && columns.last().is_some_and(|c| !c.number)
+    {
+        let before = others.iter().sum::<usize>() + gap * others.len();
+        if before + *end > width && before + LEAST_TEXT <= width {
+            last = width - before;
+            *end = last;
+        }
+    }
     let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut line = String::new();
+        let (mut line, mut first) = (String::new(), true);
         for ((cell, column), width) in cells.zip(columns).zip(&widths) {
-            let pad = " ".repeat(width - cell.chars().count());
-            if !line.is_empty() || column.heading.is_empty() {
+            let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
+            if !first {
                 line.push_str(&" ".repeat(gap));
             }
+            first = false;
             if column.number {
                 line.push_str(&pad);
                 line.push_str(cell);
@@ -73,11 +85,20 @@ pub(super) fn table(columns: &[Column], rows: &[Vec<String>], width: Option<usiz
     };
     let mut out = line(&mut columns.iter().map(|c| if short { c.short } else { c.heading }));
     for row in rows {
-        out.push_str(&line(&mut row.iter().map(String::as_str)));
+        let Some((text, others)) = row.split_last().filter(|_| row.len() == columns.len()) else {
+            out.push_str(&line(&mut row.iter().map(String::as_str)));
+            continue;
+        };
+        for (i, part) in broken(text, last).iter().enumerate() {
+            let others = others.iter().map(|o| if i == 0 { o.as_str() } else { "" });
+            out.push_str(&line(&mut others.chain([part.as_str()])));
+        }
     }
     out
 }
 
+/// A last column is broken into lines no shorter than this.
+const LEAST_TEXT: usize = 24;
 /// Width of the first column of [`fact`].
 const LABEL: usize = 13;
 
@@ -183,6 +204,19 @@ mod tests {
         let least = "NAME   RECV STATE\né-node   12 Established\nb      1000 Idle\n";
         assert_eq!(table(&COLUMNS, &rows(), Some(24)), least);
         assert_eq!(table(&COLUMNS, &rows(), Some(5)), least, "it cannot do better");
+    }
+
+    #[test]
+    fn a_long_text_at_the_end_is_broken() {
+        let columns = [words("PREFIX"), words("WHY")];
+        let rows = [
+            vec!["10.0.0.0/8".to_owned(), "an import filter rejects it (no-docs rule 1)".to_owned()],
+            vec!["::/0".to_owned(), "short".to_owned()],
+        ];
+        assert_eq!(
+            table(&columns, &rows, Some(40)),
+            "PREFIX     WHY\n10.0.0.0/8 an import filter rejects it\n           (no-docs rule 1)\n::/0       short\n"
+        );
     }
 
     #[test]
