@@ -88,6 +88,7 @@ proptest! {
         storm in prop::collection::vec(weather(), 1..40),
         latency in prop_oneof![Just(0_u64), Just(1), Just(20)],
         jitter in prop_oneof![Just(0_u64), Just(3), Just(200)],
+        lateness in prop_oneof![Just(0_u64), Just(2), Just(300)],
         seed in 1..u64::MAX,
         (both_call, delay_open, long_lived) in any::<(bool, bool, bool)>(),
     ) {
@@ -97,6 +98,7 @@ proptest! {
         world.latency = millis(latency);
         world.jitter = millis(jitter);
         world.weather = seed;
+        world.lateness = millis(lateness);
         world.run(secs(3));
         for event in storm {
             match event {

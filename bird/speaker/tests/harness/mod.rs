@@ -67,6 +67,8 @@ pub struct World {
     /// Seed of the jitter.
     pub weather: u64,
     arrivals: BTreeMap<(usize, usize), Time>,
+    /// Clocks of the nodes fire up to so much late, each time and each node another.
+    pub lateness: Time,
     /// Bytes per write and read, to cut messages anywhere.
     pub segment: usize,
     /// Pairs that cannot reach each other. What TCP sends meanwhile arrives later, in order.
@@ -117,6 +119,7 @@ impl World {
             jitter: Time::ZERO,
             weather: 1,
             arrivals: BTreeMap::new(),
+            lateness: Time::ZERO,
             segment: usize::MAX,
             cut: Vec::new(),
             held: VecDeque::new(),
@@ -460,6 +463,17 @@ impl World {
         }
     }
 
+    /// When a node looks at its clock next.
+    fn alarm(&self, n: usize) -> Option<Time> {
+        let due = self.nodes[n].speaker.as_ref()?.next_timeout()?;
+        if self.lateness.is_zero() {
+            return Some(due);
+        }
+        let nanos = u64::try_from(due.as_nanos()).unwrap();
+        let mixed = (nanos ^ (n as u64) << 32 ^ self.weather).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        Some(due + self.lateness * u32::try_from(mixed % 1000).unwrap() / 1000)
+    }
+
     /// Lets time pass.
     pub fn run(&mut self, time: Time) {
         let end = self.now + time;
@@ -469,8 +483,7 @@ impl World {
                 self.serve(n);
             }
             let flight = self.flights.keys().next().map(|(at, _)| *at);
-            let timer =
-                self.nodes.iter().filter_map(|n| n.speaker.as_ref().and_then(Speaker::next_timeout)).min();
+            let timer = (0..self.nodes.len()).filter_map(|n| self.alarm(n)).min();
             let Some(next) = [flight, timer].into_iter().flatten().min().filter(|at| *at <= end) else {
                 break;
             };
@@ -483,12 +496,7 @@ impl World {
                 self.land(flight);
             }
             for n in 0..self.nodes.len() {
-                if self.nodes[n]
-                    .speaker
-                    .as_ref()
-                    .and_then(Speaker::next_timeout)
-                    .is_some_and(|at| at <= self.now)
-                {
+                if self.alarm(n).is_some_and(|at| at <= self.now) {
                     self.handle(n, Input::Tick);
                 }
             }
