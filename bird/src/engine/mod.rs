@@ -23,7 +23,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use bird_speaker::config::Config;
+use bird_speaker::config::{Config, OriginTarget};
 use bird_speaker::io::{Command, LocalSource};
 use bird_speaker::{ConnId, Event, Input, Output, Speaker, Start};
 use caracal_netlink::{Groups, Monitor, MonitorConfig, Netlink, Route};
@@ -306,7 +306,13 @@ impl Engine {
         let redistribute_changed =
             self.plan.as_ref().is_some_and(|old| old.redistribute != plan.redistribute);
         let keys_changed = self.changed_keys(&plan);
+        let by_gateway = plan.config.originated.iter().filter_map(|o| match o.target {
+            OriginTarget::Via(gateway) => Some((o.prefix, gateway)),
+            OriginTarget::Blackhole | OriginTarget::None => None,
+        });
+        let effects = self.kernel.follow_statics(by_gateway.collect());
         self.plan = Some(plan);
+        self.take(effects);
         let now = self.elapsed();
         match &mut self.speaker {
             Some(speaker) => {

@@ -37,7 +37,7 @@ impl Engine {
         }
     }
 
-    fn take(&mut self, effects: Effects) {
+    pub(super) fn take(&mut self, effects: Effects) {
         for key in effects.local_gone {
             self.input(Input::LocalRouteGone(key));
         }

@@ -8,11 +8,13 @@
 //! depend on them without a word. So the mirror drops routes over a link that is down by itself, and asks for a new
 //! dump ([`Effects::resync`]) when an address goes.
 
+mod way;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bird_speaker::io::{LocalRoute, LocalRouteKey, LocalSource, Resolution, ResolvedHop};
+use bird_speaker::io::{LocalRoute, LocalRouteKey, LocalSource, Resolution};
 use caracal_netlink::{Address, Event, Link, NextHop, Route, RouteKind, proto};
 use ipnet::IpNet;
 
@@ -35,6 +37,8 @@ pub(crate) struct Kernel {
     lengths: [[u32; 129]; 2],
     told: BTreeMap<LocalRouteKey, LocalRoute>,
     watched: BTreeMap<IpAddr, Option<Resolution>>,
+    /// Routes by a gateway that our own configuration makes: prefix -> gateway.
+    statics: BTreeMap<IpNet, IpAddr>,
 }
 
 /// What one change of the kernel means.
@@ -83,6 +87,7 @@ impl Kernel {
             lengths: [[0; 129]; 2],
             told: BTreeMap::new(),
             watched: BTreeMap::new(),
+            statics: BTreeMap::new(),
         }
     }
 
@@ -358,9 +363,17 @@ impl Kernel {
         let concerned: Vec<IpAddr> = self
             .watched
             .keys()
-            .filter(|a| changed.is_none_or(|c| c.addresses || c.prefixes.iter().any(|p| p.contains(*a))))
+            .filter(|a| {
+                changed.is_none_or(|c| c.addresses || c.prefixes.iter().any(|p| p.contains(*a)))
+                    || self.by_gateway(**a)
+            })
             .copied()
             .collect();
+        self.answer_again(concerned, effects);
+    }
+
+    /// Looks for the way to watched next hops again, and says what is different.
+    fn answer_again(&mut self, concerned: Vec<IpAddr>, effects: &mut Effects) {
         for address in concerned {
             let answer = self.resolve(address);
             let told = self.watched.entry(address).or_default();
@@ -432,44 +445,6 @@ impl Kernel {
             found.insert(key.clone(), LocalRoute { key, gateway: None });
         }
         found
-    }
-
-    /// How `address` is reached by the routes of others: the longest prefix whose best route is usable.
-    ///
-    /// Our own learned routes do not count: a next hop that is reached by another BGP route only could lead in a
-    /// circle.
-    pub(crate) fn resolve(&self, address: IpAddr) -> Resolution {
-        if self.has_address(address) {
-            return Resolution::Unreachable;
-        }
-        let counts = &self.lengths[usize::from(address.is_ipv6())];
-        let longest: u8 = if address.is_ipv4() { 32 } else { 128 };
-        for length in (0..=longest).rev() {
-            if counts[usize::from(length)] == 0 {
-                continue;
-            }
-            let Ok(prefix) = IpNet::new(address, length) else { continue };
-            let Some(entries) = self.routes.get(&prefix.trunc()) else { continue };
-            let Some(best) = entries.iter().find(|e| self.is_usable(e)) else { continue };
-            if best.kind != RouteKind::Unicast {
-                return Resolution::Unreachable;
-            }
-            let mut hops: Vec<ResolvedHop> = best
-                .hops
-                .iter()
-                .filter_map(|hop| {
-                    let link = self.links.get(&hop.ifindex).filter(|l| l.usable())?;
-                    Some(ResolvedHop {
-                        gateway: hop.via,
-                        ifindex: hop.ifindex,
-                        interface: Arc::clone(&link.name),
-                    })
-                })
-                .collect();
-            hops.sort();
-            return Resolution::Via { hops, metric: best.metric };
-        }
-        Resolution::Unreachable
     }
 
     /// A route that leads nowhere on purpose, or over a link that works.

@@ -183,3 +183,30 @@ fn the_other_family_s_address_is_of_the_link_on_which_a_connection_ends() {
     assert_eq!(other("10.30.0.1:179"), None, "a link without the other family");
     assert_eq!(other("10.40.0.1:179"), None, "no address of ours");
 }
+
+#[test]
+fn a_next_hop_behind_a_static_route_of_ours_is_reached_by_its_gateway() {
+    let mut kernel = kernel();
+    let far = ip("192.0.2.1");
+    let gateway_of = |resolution: &Resolution| match resolution {
+        Resolution::Via { hops, .. } => hops.iter().map(|h| h.gateway).collect(),
+        Resolution::Unreachable => Vec::new(),
+    };
+    assert_eq!(gateway_of(&kernel.watch(far)), [Some(ip("10.20.0.254"))], "by the default route");
+    let statics = |gateway: &str| BTreeMap::from([(net("192.0.2.1/32"), ip(gateway))]);
+    let effects = kernel.follow_statics(statics("10.20.0.7"));
+    let told: Vec<_> = effects.next_hops.iter().map(|(a, r)| (*a, gateway_of(r))).collect();
+    assert_eq!(told, [(far, vec![Some(ip("10.20.0.7"))])]);
+    assert!(kernel.follow_statics(statics("10.20.0.7")).next_hops.is_empty(), "nothing changed");
+    // The gateway's subnet goes: what is left is the default route.
+    let gone = kernel.observe(vec![event(connected("10.20.0.0/24", UPLINK), true)]);
+    assert_eq!(gateway_of(&gone.next_hops[0].1), [Some(ip("10.20.0.254"))]);
+    kernel.observe(vec![event(connected("10.20.0.0/24", UPLINK), false)]);
+    // A longer route of another program wins over a shorter static one.
+    kernel.follow_statics(BTreeMap::from([(net("192.0.0.0/16"), ip("10.20.0.7"))]));
+    let other = Route::via(net("192.0.2.0/24"), proto::STATIC, ip("10.20.0.9"), UPLINK);
+    let effects = kernel.observe(vec![event(other, false)]);
+    assert_eq!(gateway_of(&effects.next_hops[0].1), [Some(ip("10.20.0.9"))]);
+    let effects = kernel.follow_statics(BTreeMap::new());
+    assert!(effects.next_hops.is_empty());
+}
