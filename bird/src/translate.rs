@@ -170,8 +170,19 @@ fn peer(from: &intent::Peer) -> PeerConfig {
         graceful_restart: GracefulRestart {
             enabled: settings.graceful_restart.unwrap_or(true),
             restart_time,
+            long_lived: match settings.long_lived_stale_time {
+                Some(Timer::After(time)) => speaker::LongLived {
+                    stale_time: u32::try_from(seconds(time)).unwrap_or(u32::MAX),
+                    keep: time.into(),
+                    ..speaker::LongLived::default()
+                },
+                None | Some(Timer::Off) => speaker::LongLived::default(),
+            },
             ..GracefulRestart::default()
         },
+        enabled: settings.shutdown != Some(true),
+        as_override: settings.as_override.unwrap_or(default.as_override),
+        reject_as_sets: settings.reject_as_sets.unwrap_or(default.reject_as_sets),
         enforce_first_as: settings.enforce_first_as.unwrap_or(default.enforce_first_as),
         extended_next_hop: settings.extended_next_hop.unwrap_or(default.extended_next_hop),
         extended_message: settings.extended_message.unwrap_or(default.extended_message),
@@ -297,7 +308,9 @@ mod tests {
             "caracal.io/prefix-limit-action":"reset","caracal.io/prefix-limit-restart":"1m",
             "caracal.io/add-path":"send","caracal.io/extended-next-hop":"on","caracal.io/extended-message":"off",
             "caracal.io/export":"own","caracal.io/remove-private-as":"on","caracal.io/enforce-first-as":"on",
-            "caracal.io/graceful-restart":"off","caracal.io/graceful-shutdown":"on","caracal.io/passive":"on""#;
+            "caracal.io/graceful-restart":"off","caracal.io/graceful-shutdown":"on","caracal.io/passive":"on",
+            "caracal.io/as-override":"on","caracal.io/reject-as-sets":"on","caracal.io/shutdown":"on",
+            "caracal.io/long-lived-stale-time":"1h""#;
         let spec = |ip: &str| format!(r#"{{"peerIP":"{ip}","asNumber":65500}}"#);
         put("bgppeers", "BGPPeer", "tor", all, &spec("10.20.0.254"));
         put("bgppeers", "BGPPeer", "plain", "", &spec("10.20.0.253"));
@@ -324,7 +337,18 @@ mod tests {
             connect_retry: secs(2),
             send_hold: None,
             add_path: speaker::AddPath { receive: false, send: true },
-            graceful_restart: GracefulRestart { enabled: false, ..GracefulRestart::default() },
+            graceful_restart: GracefulRestart {
+                enabled: false,
+                long_lived: speaker::LongLived {
+                    stale_time: 3600,
+                    keep: secs(3600),
+                    ..speaker::LongLived::default()
+                },
+                ..GracefulRestart::default()
+            },
+            enabled: false,
+            as_override: true,
+            reject_as_sets: true,
             enforce_first_as: true,
             extended_next_hop: true,
             extended_message: false,

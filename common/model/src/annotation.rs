@@ -192,11 +192,25 @@ pub const TABLE: &[Annotation] = &[
         effect: "strip private AS numbers from the paths that an external peer is told",
     },
     Annotation {
+        name: "caracal.io/as-override",
+        on: On::Both,
+        takes: ON_OFF,
+        default: "off",
+        effect: "put our AS in place of an external peer's own in the paths that it is told",
+    },
+    Annotation {
         name: "caracal.io/enforce-first-as",
         on: On::Both,
         takes: ON_OFF,
         default: "off",
         effect: "refuse routes of an external peer that do not begin with its AS; a change resets the session",
+    },
+    Annotation {
+        name: "caracal.io/reject-as-sets",
+        on: On::Both,
+        takes: ON_OFF,
+        default: "off",
+        effect: "refuse routes whose path has an AS_SET (RFC 9774); a change resets the session",
     },
     Annotation {
         name: "caracal.io/graceful-restart",
@@ -206,11 +220,26 @@ pub const TABLE: &[Annotation] = &[
         effect: "offer graceful restart (RFC 4724, 8538); a change resets the session",
     },
     Annotation {
+        name: "caracal.io/long-lived-stale-time",
+        on: On::Both,
+        takes: "off, or a duration of whole seconds from 1s to 16777215s",
+        default: "off",
+        effect: "long-lived graceful restart (RFC 9494): ask the peer to keep our routes for so long after the restart \
+                 time, and keep its routes for as long as it asks, so long at most; counts from the next session on",
+    },
+    Annotation {
         name: "caracal.io/graceful-shutdown",
         on: On::Both,
         takes: ON_OFF,
         default: "off",
         effect: "drain: tell routes with the community GRACEFUL_SHUTDOWN and prefer the peer's least (RFC 8326)",
+    },
+    Annotation {
+        name: "caracal.io/shutdown",
+        on: On::Both,
+        takes: ON_OFF,
+        default: "off",
+        effect: "keep the session down, and tell the peer so (Cease / Administrative Shutdown)",
     },
     Annotation {
         name: "caracal.io/passive",
@@ -365,12 +394,20 @@ settings! {
     extended_message: bool,
     /// Private AS numbers are stripped.
     remove_private_as: bool,
+    /// The peer's AS is replaced by ours.
+    as_override: bool,
     /// The first AS must be the peer's.
     enforce_first_as: bool,
+    /// Paths with an AS_SET are refused.
+    reject_as_sets: bool,
     /// Graceful restart is offered.
     graceful_restart: bool,
+    /// How long routes outlive the restart time, whole seconds.
+    long_lived_stale_time: Timer,
     /// The session is in graceful shutdown.
     graceful_shutdown: bool,
+    /// The session stays down.
+    shutdown: bool,
     /// Only be called.
     passive: bool,
     /// Equal paths of a kernel route.
@@ -443,9 +480,15 @@ impl BgpSettings {
             "extended-message" => self.extended_message = Some(on_off(text)?),
             "export" => word(text, &[("own", ()), ("no-transit", ()), ("all", ())])?,
             "remove-private-as" => self.remove_private_as = Some(on_off(text)?),
+            "as-override" => self.as_override = Some(on_off(text)?),
             "enforce-first-as" => self.enforce_first_as = Some(on_off(text)?),
+            "reject-as-sets" => self.reject_as_sets = Some(on_off(text)?),
             "graceful-restart" => self.graceful_restart = Some(on_off(text)?),
+            "long-lived-stale-time" => {
+                self.long_lived_stale_time = Some(timer(text, || seconds(text, 1, 16_777_215))?);
+            }
             "graceful-shutdown" => self.graceful_shutdown = Some(on_off(text)?),
+            "shutdown" => self.shutdown = Some(on_off(text)?),
             "passive" => self.passive = Some(on_off(text)?),
             "ecmp" => self.ecmp = Some(number::<u8>(text, 1).filter(|n| *n <= 64)?),
             _ => return None,
@@ -515,9 +558,13 @@ mod tests {
             ("extended-message", &["on", "off"], &["yes"]),
             ("export", &["own", "no-transit", "all"], &["mine"]),
             ("remove-private-as", &["on", "off"], &["all"]),
+            ("as-override", &["on", "off"], &["yes"]),
             ("enforce-first-as", &["on", "off"], &["yes"]),
+            ("reject-as-sets", &["on", "off"], &["yes"]),
             ("graceful-restart", &["on", "off"], &["120s"]),
+            ("long-lived-stale-time", &["off", "1s", "24h", "16777215s"], &["0s", "16777216s", "1.5s"]),
             ("graceful-shutdown", &["on", "off"], &["yes"]),
+            ("shutdown", &["on", "off"], &["yes"]),
             ("passive", &["on", "off"], &["yes"]),
             ("ecmp", &["1", "64"], &["0", "65", "300"]),
         ];
