@@ -75,7 +75,11 @@ fn one_path(path: &PathView, explained: &Explained, screen: &Screen) -> String {
             &format!(
                 "from {}{id}{}",
                 path.from,
-                if path.stale { ", stale: kept over its restart" } else { "" }
+                match (path.long_lived, path.stale) {
+                    (true, _) => ", long-lived stale: kept as the last resort (RFC 9494)",
+                    (false, true) => ", stale: kept over its restart",
+                    (false, false) => "",
+                }
             ),
         )
     };
