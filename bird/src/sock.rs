@@ -143,6 +143,12 @@ pub(crate) fn set_md5(socket: &impl AsFd, peer: IpNet, key: Option<&[u8]>) -> io
     if key.is_empty() && err.raw_os_error() == Some(libc::ENOENT) { Ok(()) } else { Err(err) }
 }
 
+/// Lets the close of a connection be a reset that forgets what is not acknowledged.
+pub(crate) fn reset_on_close(stream: &mio::net::TcpStream) {
+    // It is closed in any case.
+    let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+}
+
 /// The error with which a connection attempt ended, if it did.
 pub(crate) fn connect_error(stream: &mio::net::TcpStream) -> Option<io::Error> {
     match SockRef::from(stream).take_error() {

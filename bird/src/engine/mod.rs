@@ -10,6 +10,7 @@
 //! After every piece of input the outputs are drained and written, so neither a flood of routes nor a slow peer delays
 //! a keepalive by more than one piece.
 
+mod keys;
 mod measure;
 mod people;
 mod routes;
@@ -60,6 +61,8 @@ const SETTLE: Duration = Duration::from_millis(30);
 const STALE_CALL: Duration = Duration::from_millis(50);
 /// What is left to be said at the end must be said within this.
 const FAREWELL: Duration = Duration::from_millis(200);
+/// A peer that reads nothing is not waited for longer than this with the NOTIFICATION that ends its session.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 const BELL: Token = Token(0);
 const MONITOR: Token = Token(1);
@@ -108,6 +111,8 @@ pub(crate) struct Engine {
     transmit: VecDeque<ConnId>,
     fib_waiting: bool,
     calm: Calm,
+    /// Connections that are to be closed when all is written, with the time at which they are closed in any case.
+    last_words: VecDeque<(Instant, ConnId)>,
     /// Routes of ours that somebody removed.
     repairs: Vec<Route>,
     recheck: Recheck,
@@ -171,6 +176,7 @@ impl Engine {
             transmit: VecDeque::new(),
             fib_waiting: false,
             calm: Calm::default(),
+            last_words: VecDeque::new(),
             repairs: Vec::new(),
             recheck: Recheck { audit_at: Some(Instant::now() + AUDIT), ..Recheck::default() },
             listen_retry_at: None,
@@ -247,7 +253,8 @@ impl Engine {
         let speaker = self.speaker.as_ref().and_then(Speaker::next_timeout).map(|at| self.origin + at);
         let Recheck { all_at, audit_at, .. } = self.recheck;
         let Self { listen_retry_at, wake_at, .. } = self;
-        let parts = [self.fib.next_retry(), self.calm.next_due(), self.watch.retry_at()];
+        let last_words = self.last_words.front().map(|(at, _)| *at);
+        let parts = [self.fib.next_retry(), self.calm.next_due(), self.watch.retry_at(), last_words];
         let others = parts.into_iter().chain([all_at, audit_at, *listen_retry_at, *wake_at]);
         others.chain([speaker]).flatten().min().map(|at| at.saturating_duration_since(now))
     }
@@ -305,21 +312,19 @@ impl Engine {
         self.api.history.retain(|name| config.peers.iter().any(|p| p.name == name));
         let redistribute_changed =
             self.plan.as_ref().is_some_and(|old| old.redistribute != plan.redistribute);
-        let keys_changed = self.changed_keys(&plan);
         let by_gateway = plan.config.originated.iter().filter_map(|o| match o.target {
             OriginTarget::Via(gateway) => Some((o.prefix, gateway)),
             OriginTarget::Blackhole | OriginTarget::None => None,
         });
         let effects = self.kernel.follow_statics(by_gateway.collect());
-        self.plan = Some(plan);
+        let old = self.plan.replace(plan);
         self.take(effects);
         let now = self.elapsed();
         match &mut self.speaker {
             Some(speaker) => {
                 report::change(&speaker.configure(now, config));
-                // A connection keeps the key that it was made with.
-                for peer in keys_changed {
-                    speaker.handle(now, Input::Command(Command::Reset { peer }));
+                if let Some(old) = old {
+                    self.change_keys(&old);
                 }
                 if redistribute_changed {
                     self.tell_all_local_routes();
@@ -329,17 +334,6 @@ impl Engine {
         }
         self.watch.stale = true;
         self.drain();
-    }
-
-    fn changed_keys(&self, plan: &Plan) -> Vec<String> {
-        let Some(old) = &self.plan else { return Vec::new() };
-        let known = |name: &str| old.config.peers.iter().any(|p| p.name == name);
-        plan.config
-            .peers
-            .iter()
-            .filter(|p| known(&p.name) && old.passwords.get(&p.name) != plan.passwords.get(&p.name))
-            .map(|p| p.name.clone())
-            .collect()
     }
 
     /// The first plan: take over what an earlier run left in the kernel, tell what the kernel has, start.

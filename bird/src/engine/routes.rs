@@ -116,6 +116,7 @@ impl Engine {
 
     pub(super) fn housekeeping(&mut self) {
         let now = Instant::now();
+        self.cut_short(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.recheck.all_at) || due(self.recheck.audit_at) {
             self.recheck.all_at = None;

@@ -10,7 +10,7 @@ use bird_speaker::{ConnId, Input};
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
-use super::{Engine, STALE_CALL};
+use super::{Engine, LAST_WORDS, STALE_CALL};
 use crate::conn::{Conn, Flushed};
 use crate::report;
 use crate::sock::{self, Options};
@@ -175,6 +175,23 @@ impl Engine {
             self.discard(id);
         } else {
             self.transmit.push_back(id);
+            self.last_words.push_back((Instant::now() + LAST_WORDS, id));
+        }
+    }
+
+    /// Closes the connections whose last words nobody reads.
+    pub(super) fn cut_short(&mut self, now: Instant) {
+        while let Some((at, id)) = self.last_words.front().copied() {
+            if at > now {
+                return;
+            }
+            self.last_words.pop_front();
+            if let Some(conn) = self.conns.get(&id) {
+                // With a reset, or the kernel would go on offering what it has to a closed window.
+                sock::reset_on_close(&conn.stream);
+                self.drop_conn(id);
+                self.discard(id);
+            }
         }
     }
 
