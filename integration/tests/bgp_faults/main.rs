@@ -3,6 +3,7 @@
 //! What is asserted is seen from outside: kernel routes, octets on the wire, the state of the peer.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
+mod attacks;
 mod calls;
 mod restart;
 mod routes;
