@@ -366,6 +366,39 @@ fn frr_and_we_notice_a_silent_link() {
     }
 }
 
+/// B1 of the faults, at the default 300 ms x 3: a peer that dies without a word is gone after the detection time. The left one
+/// has not heard of its neighbour before it calls.
+#[test]
+fn b1_a_dynamic_neighbour_that_dies_silently_is_gone_after_the_detection_time() {
+    let line = Line::new("bf13", Shape::Link);
+    let file = line.file(
+        "left.yaml",
+        "routerId: 10.99.0.1\nasNumber: 65001\n\
+         listenRanges:\n\
+         \x20 - { range: 10.99.0.0/24, asNumber: 65002, holdTime: 90, bfd: true }\n\
+         \x20 - { range: 'fd99::/64', asNumber: 65002, holdTime: 90, bfd: true, families: [ipv6] }\n\
+         static: [{ prefix: 10.1.0.0/16, blackhole: true }, { prefix: 'fd01::/48', blackhole: true }]\n",
+    );
+    let left = line.start("left", &line.left, &[router().to_str().unwrap(), &file]);
+    drop(line.ours(false, ""));
+    let text = std::fs::read_to_string(line.lab.file("right.yaml")).unwrap();
+    let default = text.replace("{ minTx: 100ms, minRx: 100ms, multihop: false }", "true");
+    assert_ne!(default, text);
+    let file = line.file("right.yaml", &default);
+    let _right = line.start("right", &line.right, &[router().to_str().unwrap(), &file]);
+    line.routes(true, SOON);
+    line.says(&left, "BFD is up", 2);
+    std::thread::sleep(Duration::from_secs(3));
+    let cut = line.cut();
+    line.routes(false, SOON);
+    let took = cut.elapsed();
+    // 900 ms at most, and 300 ms for a machine that runs other tests beside this one.
+    assert!(took <= Duration::from_millis(1_200), "{took:?}\n{}", line.lab.logs(80));
+    eprintln!("gone after {took:?}");
+    line.mend();
+    line.routes(true, SOON);
+}
+
 /// RFC 5882 §4.3: a restart is no failure. Planned or killed, quick or slow, the routes of the one that restarts stay, and
 /// its new session is not ended by what BFD knows of the old one.
 #[test]

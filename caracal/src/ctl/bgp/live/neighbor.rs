@@ -33,6 +33,7 @@ fn render(rows: &[Value], screen: &Screen) -> Result<String, String> {
     }
     out += &session(&neighbor, screen);
     out += &settings(&neighbor, screen);
+    out += &bfd(&neighbor, screen);
     out += &restart(&neighbor, screen);
     out += &errors(&neighbor, screen);
     out += &routes(&neighbor, screen);
@@ -116,6 +117,23 @@ fn settings(neighbor: &Neighbor, screen: &Screen) -> String {
     let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     out += &fact("Filters", &format!("import {}; export {}", list(&s.import), list(&s.export)), screen);
     out
+}
+
+fn bfd(neighbor: &Neighbor, screen: &Screen) -> String {
+    let Some(bfd) = &neighbor.bfd else { return String::new() };
+    let mut words = vec![format!("{} for {}", bfd.state, ago(bfd.for_ms))];
+    if bfd.multihop {
+        words.push("multihop".to_owned());
+    }
+    if let (Some(interval), Some(detection)) = (bfd.interval_ms, bfd.detection_ms) {
+        words.push(format!("sent each {interval} ms, gone after {detection} ms"));
+    }
+    words.push(format!("the peer's end is {}", bfd.remote_state));
+    if bfd.failures > 0 {
+        words.push(format!("failed {} times", bfd.failures));
+    }
+    words.extend(bfd.problem.clone());
+    fact("BFD", &words.join(", "), screen)
 }
 
 fn restart(neighbor: &Neighbor, screen: &Screen) -> String {
