@@ -32,7 +32,7 @@ pub(crate) fn event(event: &Event) {
         Event::LongLivedStale { peer, family, time } => {
             tracing::warn!(
                 %peer, %family, seconds = time.as_secs(),
-                fix = "bring the peer back, or reset it here to forget its routes",
+                fix = "bring the peer back, or shut it down here (caracal.io/shutdown, enabled: false) to forget its routes",
                 "peer not back within its restart time; its routes are kept as long-lived stale"
             );
         }

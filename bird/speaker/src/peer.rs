@@ -50,6 +50,8 @@ pub(crate) struct Peer {
     pub(crate) helper: Helper,
     /// End-of-RIB received in this session, by family.
     pub(crate) eor: [bool; 2],
+    /// An enhanced refresh is under way (RFC 7313), by family.
+    pub(crate) refreshing: [bool; 2],
     /// Received UPDATE last.
     pub(crate) last_update: Time,
     /// The prefix limit was reported.
@@ -150,6 +152,7 @@ impl Peer {
             groups: [None, None],
             helper: Helper::default(),
             eor: [false, false],
+            refreshing: [false, false],
             last_update: now,
             limit_reported: [false, false],
             removed: false,

@@ -120,14 +120,19 @@ impl Speaker {
     /// What the peer does not say again before the end of the refresh is gone: its paths get a new epoch from here on.
     fn begin_refresh(&mut self, index: PeerIndex, family: Family) {
         if let Some(peer) = self.peer_mut(index) {
+            peer.refreshing[family.index()] = true;
             let epoch = &mut peer.epoch[family.index()];
             *epoch = epoch.wrapping_add(1);
         }
     }
 
     fn end_refresh(&mut self, index: PeerIndex, family: Family) {
-        let Some(epoch) = self.peer(index).map(|p| p.epoch[family.index()]) else { return };
-        self.purge(index, family, epoch, false);
+        let Some(peer) = self.peer_mut(index) else { return };
+        let epoch = peer.epoch[family.index()];
+        // An end without a beginning says nothing (RFC 7313 §4).
+        if std::mem::take(&mut peer.refreshing[family.index()]) {
+            self.purge(index, family, epoch, false);
+        }
     }
 
     /// Tells a peer everything again.

@@ -201,6 +201,8 @@ impl Speaker {
             let _ = field;
             let text = config.shutdown_text.as_deref().unwrap_or("disabled by an operator");
             self.end_session_saying(now, index, cease, "the configuration changed", text);
+            // Also of one that is away: it is another peer now.
+            self.end_help(now, index, [true, true]);
             if let Some(peer) = self.peer_mut(index) {
                 peer.idle_until = None;
                 peer.failures = 0;

@@ -312,6 +312,7 @@ impl Speaker {
         peer.last_update = now;
         peer.last_error = None;
         peer.eor = [false, false];
+        peer.refreshing = [false, false];
         peer.limit_reported = [false, false];
         peer.error_wait = peer.config.error_wait.0;
         peer.counters.established += 1;

@@ -848,3 +848,27 @@ fn b25_bfd_that_comes_and_goes_ends_a_session_once_and_it_comes_back() {
     let downs = world.nodes[0].events.iter().filter(|e| matches!(e, Event::Down { .. })).count();
     assert_eq!(downs, 5, "{:?}", world.nodes[0].events);
 }
+
+/// RFC 7313: what is not said again between the two marks is gone, and an end without a beginning ends nothing.
+#[test]
+fn b16_an_enhanced_refresh_sweeps_only_between_its_marks() {
+    let mark = |subtype| message(5, &[0, 1, subtype, 1]);
+    let mut wire = Wire::new(router(vec![passive(1)]));
+    let mut enhanced = graceful_open(1, false, true);
+    enhanced.capabilities.push(bird_packet::Capability::EnhancedRouteRefresh);
+    let conn = wire.session(1, &enhanced);
+    wire.feed(conn, &routes(1, 0, 3));
+    wire.feed(conn, &mark(1));
+    wire.feed(conn, &routes(1, 1, 2));
+    assert_eq!(wire.heard(1).len(), 3);
+    wire.feed(conn, &mark(2));
+    assert_eq!((wire.heard(1).len(), wire.fib.len()), (2, 2));
+    wire.close(conn);
+    let mut again = graceful_open(1, true, true);
+    again.capabilities.push(bird_packet::Capability::EnhancedRouteRefresh);
+    let back = wire.session(1, &again);
+    wire.feed(back, &mark(2));
+    assert_eq!(wire.heard(1).len(), 2, "stale routes wait for End-of-RIB");
+    wire.feed(back, &end_of_rib());
+    assert_eq!(wire.heard(1).len(), 0);
+}

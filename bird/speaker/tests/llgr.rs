@@ -254,13 +254,20 @@ fn an_end_for_good_keeps_nothing_and_an_operator_may_let_go() {
     world.run(millis(100));
     assert!(path(&world, 0, 1).is_none());
 
-    let (mut world, _) = star(60);
-    world.kill(1);
-    world.run(secs(20));
-    assert!(path(&world, 0, 1).unwrap().long_lived);
-    world.handle(0, Input::Command(Command::Reset { peer: "n1".into() }));
-    world.run(millis(100));
-    assert!(path(&world, 0, 1).is_none() && path(&world, 2, 0).is_none());
+    for shut_down in [false, true] {
+        let (mut world, mut configs) = star(60);
+        world.kill(1);
+        world.run(secs(20));
+        assert!(path(&world, 0, 1).unwrap().long_lived);
+        if shut_down {
+            configs[0].peers[0].enabled = false;
+            world.configure(0, configs[0].clone());
+        } else {
+            world.handle(0, Input::Command(Command::Reset { peer: "n1".into() }));
+        }
+        world.run(millis(100));
+        assert!(path(&world, 0, 1).is_none() && path(&world, 2, 0).is_none(), "shut down {shut_down}");
+    }
 }
 
 #[test]
