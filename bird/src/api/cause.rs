@@ -310,14 +310,13 @@ fn notification(facts: &Facts<'_>, text: &str, sent: bool) -> Cause {
         );
     }
     if has("unacceptable hold time") {
-        let (offered, of) = if sent {
-            (said.map(|s| s.hold_time).unwrap_or_default(), "the peer's")
-        } else {
-            (view.settings.hold_time, "our")
-        };
         return cause(
             CauseKind::HoldTime,
-            format!("{of} hold time of {offered} s is refused"),
+            if sent {
+                "the peer offers a hold time of 1 or 2 s, which no speaker may accept (RFC 4271)".to_owned()
+            } else {
+                format!("the peer refuses our hold time of {} s", view.settings.hold_time)
+            },
             "set a hold time of 0 or of at least 3 s, and not below what the other side demands",
         );
     }

@@ -24,12 +24,13 @@ const COLUMNS: [Column; 10] = [
     number("ADVERTISED", "ADV"),
 ];
 
-const WIDE: [Column; 7] = [
+const WIDE: [Column; 8] = [
     words("FAMILIES"),
     words("HOLD/KEEPALIVE"),
     number("FLAPS", "FLAPS"),
     words("RETRY"),
     words("GR"),
+    words("BFD"),
     words("CAPABILITIES"),
     words("LAST ERROR"),
 ];
@@ -100,6 +101,7 @@ fn cells(row: &PeerRow, wide: bool) -> Vec<String> {
         cells.push(peer.counters.flaps.to_string());
         cells.push(peer.retry_ms.map_or_else(|| "-".to_owned(), |ms| format!("in {}", wait(ms))));
         cells.push(restart(row, &all));
+        cells.push(row.bfd_up.map_or("-", |up| if up { "up" } else { "down" }).to_owned());
         cells.push(or_dash(capabilities(&peer.capabilities, &peer.families)));
         cells.push(row.errors.first().map_or_else(|| "-".to_owned(), |e| format!("{} {}", e.at, e.text)));
     }

@@ -92,7 +92,12 @@ fn steady(row: &Value) -> Value {
     match row {
         Value::Object(map) => {
             let kept = map.iter().filter(|(key, _)| !VOLATILE.contains(&key.as_str()));
-            Value::Object(kept.map(|(key, value)| (key.clone(), steady(value))).collect())
+            let steady = |(key, value): (&String, &Value)| match key.as_str() {
+                // Of BFD only the state: packets never rest.
+                "bfd" => (key.clone(), value["state"].clone()),
+                _ => (key.clone(), steady(value)),
+            };
+            Value::Object(kept.map(steady).collect())
         }
         Value::Array(list) => Value::Array(list.iter().map(steady).collect()),
         other => other.clone(),
