@@ -40,8 +40,20 @@ pub(crate) struct Watch {
     said: BTreeSet<String>,
     /// The peers or their sessions changed.
     pub(crate) stale: bool,
-    /// A link-local peer's interface is not there.
-    pub(crate) lacks_link: bool,
+    /// A peer is named with its interface, whose index may change.
+    pub(crate) by_link: bool,
+    failures: u64,
+}
+
+/// How BFD stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Sessions that are up.
+    pub(crate) up: u64,
+    /// Sessions that are not.
+    pub(crate) down: u64,
+    /// Failures so far.
+    pub(crate) failures: u64,
 }
 
 impl Watch {
@@ -57,7 +69,8 @@ impl Watch {
             locals: BTreeMap::new(),
             said: BTreeSet::new(),
             stale: false,
-            lacks_link: false,
+            by_link: false,
+            failures: 0,
         }
     }
 
@@ -68,7 +81,7 @@ impl Watch {
         link_index: impl Fn(&str) -> Option<u32>,
     ) {
         self.stale = false;
-        self.lacks_link = false;
+        self.by_link = false;
         let mut wanted: BTreeMap<SessionKey, Params> = BTreeMap::new();
         let mut sessions = BTreeMap::new();
         let mut locals = BTreeMap::new();
@@ -77,9 +90,9 @@ impl Watch {
             let known = peer.local.or_else(|| self.locals.get(peer.peer).copied());
             let Some(local) = known.filter(|l| l.is_ipv4() == peer.address.is_ipv4()) else { continue };
             locals.insert(peer.peer.to_owned(), local);
+            self.by_link |= peer.interface.is_some();
             let interface = peer.interface.map(&link_index);
             if interface == Some(None) {
-                self.lacks_link = true;
                 continue;
             }
             let key = SessionKey {
@@ -162,6 +175,8 @@ impl Watch {
                 Change::Down(down) => down,
             };
             self.up.remove(&event.key);
+            let meant = matches!(down.cause, Cause::NeighborAdminDown | Cause::LocalAdminDown);
+            self.failures += u64::from(!meant);
             for peer in peers().filter(|p| self.sessions.get(p.peer) == Some(&event.key)) {
                 let what = judge(&peer, down);
                 tracing::warn!(
@@ -182,6 +197,12 @@ impl Watch {
             self.hand_over();
         }
         gone
+    }
+
+    /// Numbers for metrics.
+    pub(crate) fn tally(&self) -> Tally {
+        let up = self.wanted.keys().filter(|key| self.up.contains(key)).count();
+        Tally { up: up as u64, down: (self.wanted.len() - up) as u64, failures: self.failures }
     }
 
     /// Whether BFD with a peer is up; `None`: it is not watched.

@@ -399,6 +399,11 @@ fn parse(text: &str) -> anyhow::Result<Standalone> {
     for With { head: neighbour, settings } in &router.neighbours {
         let name = neighbour.name.clone().unwrap_or_else(|| neighbour.address.to_string());
         let settings = settings.over(router.group(&name, neighbour.group.as_deref())?);
+        let link_local = matches!(neighbour.address, IpAddr::V6(a) if a.is_unicast_link_local());
+        ensure!(
+            !link_local || neighbour.interface.is_some(),
+            "{name}: interface: is missing; a link-local address means something on one link only, name that"
+        );
         let mut peer = settings.peer(&router, &name, Some(neighbour.address))?;
         peer.interface.clone_from(&neighbour.interface);
         if let Some(secret) = settings.secret(&name)? {
@@ -759,7 +764,11 @@ mod tests {
                 "neighbours: [{ address: 10.0.0.1, asNumber: 1, bfd: { multiplier: 0 } }]",
                 "bfd.multiplier: is 0",
             ),
-            ("neighbours: [{ address: 'fe80::1', asNumber: 1, bfd: { multihop: true } }]", "is on the link"),
+            (
+                "neighbours: [{ address: 'fe80::1', interface: eth0, asNumber: 1, bfd: { multihop: true } }]",
+                "is on the link",
+            ),
+            ("neighbours: [{ address: 'fe80::1', asNumber: 1 }]", "fe80::1: interface: is missing"),
             ("static: [{ prefix: 10.0.0.0/8 }]", "exactly one of blackhole"),
             ("fib: { protocol: 2 }", "belongs to the kernel"),
             ("fibs: {}", "unknown field `fibs`"),

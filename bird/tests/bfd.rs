@@ -487,6 +487,14 @@ fn a_link_local_peer_is_watched() {
     assert!(cut.elapsed() < AT_ONCE, "{:?}\n{}", cut.elapsed(), line.lab.logs(80));
     line.mend();
     line.routes(true, SOON);
+    line.says(&left, "BFD is up", 2);
+    // The link is made anew: the same name, another index.
+    line.left.sh("ip link del eth0").unwrap();
+    line.routes(false, SOON);
+    line.mid.wire("pl", &line.left, "eth0", Some("br0")).unwrap();
+    line.left.sh("ip addr add fe80::11/64 dev eth0 nodad").unwrap();
+    line.routes(true, SOON);
+    line.says(&left, "BFD is up", 3);
 }
 
 /// Nobody waits for BFD, and nobody misses it who never had it.

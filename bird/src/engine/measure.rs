@@ -119,6 +119,12 @@ impl Engine {
             "By how much a timer was late when the loop came to it",
             &self.measure.late,
         );
+        let bfd = self.watch.tally();
+        for (state, count) in [("up", bfd.up), ("down", bfd.down)] {
+            let labels = vec![("state", state.to_owned())];
+            page.add("caracal_bgp_bfd_sessions", "BFD sessions of peers", Kind::Gauge, labels, count);
+        }
+        page.counter("caracal_bgp_bfd_failures", "Times that BFD saw a path fail", bfd.failures);
         for (kind, count) in TYPES.iter().zip(self.measure.sent.messages) {
             let labels = vec![("type", (*kind).to_owned())];
             page.add("caracal_bgp_messages_sent", "BGP messages sent", Kind::Counter, labels, count);

@@ -55,7 +55,7 @@ impl Engine {
             self.recheck.all_at.get_or_insert(Instant::now() + RESYNC_PAUSE);
         }
         if effects.came_up {
-            self.watch.stale |= self.watch.lacks_link;
+            self.watch.stale |= self.watch.by_link;
             self.wake_at.get_or_insert(Instant::now() + SETTLE);
             self.fib.retry(&self.kernel, true, Instant::now());
         }
