@@ -16,6 +16,8 @@ use crate::sock::Options;
 const IOVECS: usize = 64;
 /// Octets taken from the speaker at a time; the rest stays there, shared with other peers.
 const HANDED_OUT: usize = 256 * 1024;
+/// Octets written before other connections have their turn.
+const TURN: usize = 1024 * 1024;
 
 /// A connection that runs or is being made.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Conn {
 pub(crate) enum Flushed {
     /// Everything is written.
     All,
+    /// There may be more, but others have their turn now.
+    Some,
     /// The peer does not read fast enough; the socket says when it does.
     Blocked,
 }
@@ -92,7 +96,11 @@ impl Conn {
     ///
     /// `more` adds chunks up to about its argument in octets and adds none when there is nothing.
     pub(crate) fn flush(&mut self, mut more: impl FnMut(usize, &mut Vec<Bytes>)) -> io::Result<Flushed> {
+        let mut sent = 0;
         loop {
+            if sent >= TURN {
+                return Ok(Flushed::Some);
+            }
             if self.out.is_empty() {
                 let mut chunks = Vec::new();
                 more(HANDED_OUT, &mut chunks);
@@ -106,7 +114,10 @@ impl Conn {
             }
             let slices: Vec<IoSlice<'_>> = self.out.iter().take(IOVECS).map(|c| IoSlice::new(c)).collect();
             match self.stream.write_vectored(&slices) {
-                Ok(written) => self.advance(written),
+                Ok(written) => {
+                    sent += written;
+                    self.advance(written);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.writable = false;
                     return Ok(Flushed::Blocked);

@@ -56,6 +56,11 @@ pub enum Input<'a> {
         /// Borrowed: complete messages are parsed in place.
         data: &'a [u8],
     },
+    /// Bytes have arrived that will be handed over after the next [`Input::Tick`]: that one does not find the peer silent.
+    Waiting {
+        /// The connection.
+        conn: ConnId,
+    },
     /// The connection ended: the peer closed it or it broke. Not sent after [`Output::Close`].
     Closed {
         /// The connection.

@@ -18,8 +18,10 @@
 //! 1. Wait for: a readable socket, a writable socket that was full, a new connection, an answer of the kernel, a new
 //!    [`Config`], or [`Speaker::next_timeout`].
 //! 2. Hand over what there is. Read sockets *before* ticking, so that a hold timer never expires over bytes that had
-//!    arrived. A readable socket: read up to some 256 KiB into one buffer for all and hand it over as [`Input::Received`];
-//!    whole messages are parsed in place. A new connection: [`Speaker::accept`]. Otherwise [`Input::Tick`].
+//!    arrived; timers run on [`Input::Tick`] only. A readable socket: read up to some 256 KiB into one buffer for all and
+//!    hand it over as [`Input::Received`]; whole messages are parsed in place. When there is more than a few milliseconds
+//!    of it, [`Input::Waiting`] for every socket that is left, and tick. A new connection: [`Speaker::accept`]. Last of
+//!    all [`Input::Tick`].
 //! 3. [`Speaker::poll`] until it gives nothing, and do what it says:
 //!    - [`Output::Connect`]: call without blocking; answer [`Input::Connected`] or [`Input::ConnectFailed`].
 //!    - [`Output::Transmit`]: [`Speaker::transmit`] into a queue for `writev`. When all of it is written, call it again,

@@ -11,6 +11,9 @@ use crate::io::{ConnId, DownReason, Time};
 use crate::rib::table::PeerIndex;
 use crate::speaker::Speaker;
 
+/// What arrived in time is read within this; a peer that sends no whole message meanwhile is silent after all.
+const UNREAD: Time = Time::from_secs(1);
+
 impl Speaker {
     pub(crate) fn on_received(&mut self, now: Time, id: ConnId, data: &[u8]) {
         let Some(at) = self.conns.find(id) else { return };
@@ -49,6 +52,16 @@ impl Speaker {
                 Ok(None) => c.tail = tail,
                 Err(notification) => return self.end(now, at, Some(notification), Ending::Notified),
             }
+        }
+    }
+
+    /// A peer that has said something is not silent because nobody has listened yet.
+    pub(crate) fn on_waiting(&mut self, now: Time, id: ConnId) {
+        let Some(at) = self.conns.find(id) else { return };
+        if let Some(c) = self.conns.get_mut(at)
+            && c.hold_at.is_some_and(|hold| hold <= now)
+        {
+            c.hold_at = Some(now + UNREAD);
         }
     }
 

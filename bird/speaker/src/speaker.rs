@@ -122,7 +122,10 @@ impl Speaker {
             Input::ConnectFailed { conn, reason } => self.on_connect_failed(now, conn, reason),
             Input::Received { conn, data } => self.on_received(now, conn, data),
             Input::Closed { conn, reason } => self.on_closed(now, conn, reason),
-            Input::Tick => {}
+            Input::Waiting { conn } => self.on_waiting(now, conn),
+            // Only here: whatever else comes in may be late because the shell was held up, and then bytes that show that
+            // peers live may be as late.
+            Input::Tick => self.run_timers(now),
             Input::LocalRoute(route) => self.on_local_route(route),
             Input::LocalRouteGone(key) => self.on_local_route_gone(&key),
             Input::NextHop { address, resolution } => self.on_next_hop(address, &resolution),
@@ -131,7 +134,6 @@ impl Speaker {
             Input::LocalRoutesComplete => self.on_local_routes_complete(now),
             Input::Command(command) => self.on_command(now, command),
         }
-        self.run_timers(now);
         self.settle(now);
     }
 

@@ -45,6 +45,12 @@ use measure::Measure;
 
 /// Octets read from one connection before the others have their turn.
 const READ: usize = 64 * 1024;
+/// Time for reading before timers and kernel routes have their turn, and what has been made is sent.
+const READ_TURN: Duration = Duration::from_millis(5);
+/// Time for sending before the rest has its turn.
+const SEND_TURN: Duration = Duration::from_millis(5);
+/// Events taken at once: those of all sockets of a large mesh, or a tick would find peers silent that are not.
+const EVENTS: usize = 4096;
 /// Kernel routes written before the sockets have their turn; a few milliseconds of work.
 const FIB_BATCH: usize = 1024;
 /// Routes read from the speaker's table at a time are written after this pause when events were lost.
@@ -205,7 +211,7 @@ impl Engine {
 
     /// Runs until it is told to stop. Routes stay.
     pub(crate) fn run(mut self) -> anyhow::Result<()> {
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(EVENTS);
         let mut buffer = vec![0; READ];
         let mut stop_at: Option<Instant> = None;
         loop {
@@ -224,8 +230,8 @@ impl Engine {
             let woke = Instant::now();
             self.note_lateness();
             self.dispatch(&events);
-            self.input(Input::Tick);
             self.read_connections(&mut buffer);
+            self.tick();
             self.write_fib();
             self.watch_peers();
             self.housekeeping();
@@ -242,6 +248,7 @@ impl Engine {
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let busy = !self.readable.is_empty()
+            || !self.transmit.is_empty()
             || self.fib_waiting
             || !self.repairs.is_empty()
             || self.api.is_busy()
@@ -417,8 +424,22 @@ impl Engine {
         }
     }
 
+    /// Runs what is due. A peer whose bytes wait here is not silent.
+    fn tick(&mut self) {
+        for at in 0..self.readable.len() {
+            self.pass(Input::Waiting { conn: self.readable[at] });
+        }
+        self.input(Input::Tick);
+    }
+
     /// Carries out everything that the speaker wants, until it wants nothing.
     fn drain(&mut self) {
+        self.carry_out();
+        self.send();
+    }
+
+    /// The same but for sending: several inputs may make more to send to the same peers.
+    fn carry_out(&mut self) {
         while let Some(output) = self.speaker.as_mut().and_then(Speaker::poll) {
             match output {
                 Output::Connect(dial) => self.connect(dial),
@@ -432,9 +453,6 @@ impl Engine {
                 Output::ForgetNextHop(address) => self.kernel.forget(address),
                 Output::Event(event) => self.event(&event),
             }
-        }
-        while let Some(id) = self.transmit.pop_front() {
-            self.flush(id);
         }
     }
 

@@ -10,7 +10,7 @@ use bird_speaker::{ConnId, Input};
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
-use super::{Engine, LAST_WORDS, STALE_CALL};
+use super::{Engine, LAST_WORDS, READ_TURN, SEND_TURN, STALE_CALL};
 use crate::conn::{Conn, Flushed};
 use crate::report;
 use crate::sock::{self, Options};
@@ -113,8 +113,9 @@ impl Engine {
         self.drain();
     }
 
-    /// One piece from each connection that has something, in turn.
+    /// One piece from each connection that has something, in turn, as many as there is time for; then sends what came of it.
     pub(super) fn read_connections(&mut self, buffer: &mut [u8]) {
+        let stop = Instant::now() + READ_TURN;
         for _ in 0..self.readable.len() {
             let Some(id) = self.readable.pop_front() else { return };
             let Some(conn) = self.conns.get_mut(&id) else { continue };
@@ -122,12 +123,17 @@ impl Engine {
                 Ok(0) => self.lost(id, "the peer closed the connection".into()),
                 Ok(n) => {
                     self.readable.push_back(id);
-                    self.input(Input::Received { conn: id, data: &buffer[..n] });
+                    self.pass(Input::Received { conn: id, data: &buffer[..n] });
+                    self.carry_out();
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => self.lost(id, report::connection_error(&e)),
             }
+            if Instant::now() >= stop {
+                break;
+            }
         }
+        self.drain();
     }
 
     fn lost(&mut self, id: ConnId, reason: String) {
@@ -140,7 +146,18 @@ impl Engine {
         }
     }
 
-    pub(super) fn flush(&mut self, id: ConnId) {
+    /// Sends what there is to send, to each connection a piece in turn; what there is no time for stays for the next turn.
+    pub(super) fn send(&mut self) {
+        let stop = Instant::now() + SEND_TURN;
+        while let Some(id) = self.transmit.pop_front() {
+            self.flush(id);
+            if Instant::now() >= stop {
+                return;
+            }
+        }
+    }
+
+    fn flush(&mut self, id: ConnId) {
         let now = self.elapsed();
         let sent = &mut self.measure.sent;
         let (Some(conn), Some(speaker)) = (self.conns.get_mut(&id), &mut self.speaker) else { return };
@@ -153,6 +170,7 @@ impl Engine {
         });
         match flushed {
             Ok(Flushed::All) if conn.closing => self.drop_conn(id),
+            Ok(Flushed::Some) => self.transmit.push_back(id),
             Ok(_) => {}
             Err(err) => {
                 let reason = report::connection_error(&err);
