@@ -534,6 +534,8 @@ pub struct RestartConfig {
     pub deferral: Duration,
     /// A peer that has no session by then is not waited for.
     pub connect_bound: Duration,
+    /// The same for a peer to which there is no way, by the kernel's own word.
+    pub unreachable_bound: Duration,
     /// A peer without graceful restart counts as done when it sent nothing for this long.
     pub quiet: Duration,
 }
@@ -543,6 +545,8 @@ impl Default for RestartConfig {
         RestartConfig {
             deferral: Duration::from_mins(2),
             connect_bound: Duration::from_secs(5),
+            // Our own links may be coming up.
+            unreachable_bound: Duration::from_secs(1),
             quiet: Duration::from_secs(1),
         }
     }

@@ -8,7 +8,7 @@ use bird_packet::{Family, Prefix4, Prefix6};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::io::{Event, FibRoute, Time};
+use crate::io::{ConnectError, DownReason, Event, FibRoute, Time};
 use crate::peer::{Helper, Peer};
 use crate::rib::net::Net;
 use crate::speaker::{Speaker, Start};
@@ -155,7 +155,7 @@ impl Speaker {
         let waits = |p: &Peer| {
             let reason = self.awaited(now, p)?;
             let (since, until) = match reason {
-                WaitReason::Session => (self.restart.since, self.restart.since + limits.connect_bound),
+                WaitReason::Session => (self.restart.since, self.restart.since + self.session_bound(p)),
                 WaitReason::EndOfRib => (p.since, end),
                 WaitReason::Quiet => (p.since, p.last_update + limits.quiet),
             };
@@ -216,13 +216,26 @@ impl Speaker {
         self.restart.active.then_some(self.restart.since)
     }
 
+    /// How long the session of a peer is waited for. One whose host cannot be reached forwards nothing, so nothing is lost
+    /// with its routes. One that refuses may restart at the same time as we do, while its kernel still forwards.
+    fn session_bound(&self, peer: &Peer) -> Time {
+        let limits = &self.config.restart;
+        let unreachable = matches!(peer.last_error, Some(DownReason::Connect(ConnectError::Unreachable)));
+        let talking = |at: &usize| self.conns.get(*at).is_some_and(|c| c.phase > crate::fsm::Phase::Dialing);
+        if unreachable && !peer.conns.iter().any(talking) {
+            limits.unreachable_bound.min(limits.connect_bound)
+        } else {
+            limits.connect_bound
+        }
+    }
+
     fn awaited(&self, now: Time, peer: &Peer) -> Option<WaitReason> {
         let limits = &self.config.restart;
         if !peer.is_wanted() || peer.range.is_some() {
             return None;
         }
         let Some(at) = peer.established else {
-            return (now < self.restart.since + limits.connect_bound).then_some(WaitReason::Session);
+            return (now < self.restart.since + self.session_bound(peer)).then_some(WaitReason::Session);
         };
         let terms = self.conns.get(at).and_then(|c| c.terms.as_ref())?;
         let open = Family::ALL.into_iter().any(|f| terms.ctx.family(f).enabled && !peer.eor[f.index()]);
