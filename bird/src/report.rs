@@ -37,7 +37,7 @@ pub(crate) fn event(event: &Event) {
             );
         }
         Event::RestartComplete { waited } => {
-            tracing::info!(waited = ?waited, "restart complete; what nobody wants any more is swept");
+            tracing::info!(waited = ?waited, "restart complete; what no peer can want any more is swept");
         }
     }
 }

@@ -538,6 +538,8 @@ pub struct RestartConfig {
     pub unreachable_bound: Duration,
     /// A peer without graceful restart counts as done when it sent nothing for this long.
     pub quiet: Duration,
+    /// And for this long before the kernel loses stale routes that it may have meant; FRR waits a second before its first.
+    pub silence: Duration,
 }
 
 impl Default for RestartConfig {
@@ -548,6 +550,7 @@ impl Default for RestartConfig {
             // Our own links may be coming up.
             unreachable_bound: Duration::from_secs(1),
             quiet: Duration::from_secs(1),
+            silence: Duration::from_secs(3),
         }
     }
 }

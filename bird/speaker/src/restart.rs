@@ -133,6 +133,7 @@ impl Speaker {
         self.restart.since = now;
         if self.restart.active {
             self.core.restarting = true;
+            self.core.keep_stale = true;
             self.look_again(now);
         }
     }
@@ -252,10 +253,11 @@ impl Speaker {
 
     /// Ends the restart if it is time.
     pub(crate) fn check_restart(&mut self, now: Time) {
+        let late = now >= self.restart.since + self.config.restart.deferral;
         if !self.restart.active {
+            self.check_sweep(now, late);
             return;
         }
-        let late = now >= self.restart.since + self.config.restart.deferral;
         if !late && (self.core.hold_eor || !self.restart_waits_for_at(now).is_empty()) {
             self.look_again(now);
             return;
@@ -270,6 +272,32 @@ impl Speaker {
         let waited = if late { DeferralEnd::TimedOut } else { DeferralEnd::AllDone };
         self.restart.ended = Some((now, waited));
         self.event(Event::RestartComplete { waited });
+        self.check_sweep(now, late);
+    }
+
+    /// Gives the kernel what was chosen once nobody can say any more that a stale route is right.
+    ///
+    /// The deferral does not wait for the End-of-RIB of a peer that restarted too, because that may wait for ours. Here it
+    /// is waited for: ours is out. FRR says for two minutes that it restarted, and tells its first route after a second.
+    fn check_sweep(&mut self, now: Time, late: bool) {
+        if !self.core.keep_stale {
+            return;
+        }
+        if !late && self.peers.iter().flatten().any(|p| self.may_confirm(now, p)) {
+            self.look_again(now);
+            return;
+        }
+        self.core.keep_stale = false;
+        self.v4.sweep();
+        self.v6.sweep();
+    }
+
+    /// Whether a peer's first table may still be on its way.
+    fn may_confirm(&self, now: Time, peer: &Peer) -> bool {
+        let Some(c) = peer.established.and_then(|at| self.conns.get(at)) else { return false };
+        let Some(terms) = c.terms.as_ref().filter(|_| peer.is_wanted()) else { return false };
+        let open = Family::ALL.into_iter().any(|f| terms.ctx.family(f).enabled && !peer.eor[f.index()]);
+        open && (terms.restart.is_some() || now < peer.last_update + self.config.restart.silence)
     }
 
     fn restart_waits_for_at(&self, now: Time) -> Vec<WaitReason> {
@@ -278,7 +306,7 @@ impl Speaker {
 
     pub(crate) fn on_stale_fib(&mut self, prefix: IpNet, route: FibRoute) {
         let fib = self.core.fib_routes.intern(route);
-        let stale = self.core.restarting;
+        let stale = self.core.keep_stale;
         if let Some(net) = Prefix4::from_ipnet(prefix) {
             self.v4.adopt_fib(&mut self.core, net, fib, stale);
         } else if let Some(net) = Prefix6::from_ipnet(prefix) {

@@ -76,6 +76,7 @@ impl Speaker {
             fib_routes: FibRoutes::new(),
             packer: UpdatePacker::new(),
             restarting: false,
+            keep_stale: false,
             hold_eor: start.local_routes,
         };
         let mut peers = Vec::new();

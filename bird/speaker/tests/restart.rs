@@ -139,6 +139,41 @@ fn two_that_restart_together_do_not_wait_for_each_other() {
     assert_eq!((0..3).map(|n| fib(&world, n)).collect::<Vec<_>>(), before);
 }
 
+/// As FRR in its first two minutes: it says that it restarted, and tells its first route only after a while.
+#[test]
+fn stale_kernel_routes_wait_for_a_peer_that_restarted_too_and_is_slow() {
+    let mut configs = mesh(2);
+    let mut world = World::of(configs.clone());
+    world.run(secs(3));
+    let before = fib(&world, 0);
+    world.kill(0);
+    world.kill(1);
+    configs[1].originated.clear();
+    world.start(1, configs[1].clone(), Start { local_routes: true, ..RESTART });
+    world.start(0, configs[0].clone(), RESTART);
+    world.until(secs(6), "restart complete", |w| restart_event(w, 0).is_some());
+    let writes = world.nodes[0].fib_writes;
+    world.run(secs(5));
+    assert_eq!(fib(&world, 0), before, "its End-of-RIB is not there yet");
+    configs[1].originated.push(blackhole("10.65.1.0/26"));
+    world.configure(1, configs[1].clone());
+    world.handle(1, Input::LocalRoutesComplete);
+    world.run(secs(3));
+    assert_eq!((fib(&world, 0), world.nodes[0].fib_writes), (before, writes), "it was right all the time");
+
+    // And what it does not tell goes with its End-of-RIB.
+    world.kill(0);
+    world.kill(1);
+    configs[1].originated.clear();
+    world.start(1, configs[1].clone(), Start { local_routes: true, ..RESTART });
+    world.start(0, configs[0].clone(), RESTART);
+    world.run(secs(5));
+    assert!(world.nodes[0].fib.contains_key(&net("10.65.1.0/26")));
+    world.handle(1, Input::LocalRoutesComplete);
+    world.run(secs(3));
+    assert!(!world.nodes[0].fib.contains_key(&net("10.65.1.0/26")));
+}
+
 #[test]
 fn a_helper_gives_up_when_the_peer_stays_away() {
     let restart = GracefulRestart { restart_time: 10, ..GracefulRestart::default() };

@@ -66,7 +66,7 @@ impl<N: Net> Rib<N> {
             return false;
         }
         if self.table.flag(id, dest_flag::FIB_STALE) {
-            if core.restarting {
+            if core.keep_stale {
                 // RFC 4724 §4.1: forwarding stays as it was until selection is over.
                 fib_routes.release(new);
                 return false;
@@ -114,13 +114,17 @@ impl<N: Net> Rib<N> {
         self.mark_fib(id);
     }
 
-    /// The restart is over: what is stale still is reconsidered, learned routes are told.
+    /// The restart is over for our peers: learned routes are told.
     pub(crate) fn end_restart(&mut self) {
+        self.mark_groups();
+    }
+
+    /// It is over for the kernel too: what is stale still is reconsidered.
+    pub(crate) fn sweep(&mut self) {
         for id in 0..super::index32(self.table.dest_bound()) {
             if self.table.flag(id, dest_flag::FIB_STALE) {
                 self.mark_fib(id);
             }
         }
-        self.mark_groups();
     }
 }

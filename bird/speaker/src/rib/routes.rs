@@ -26,8 +26,10 @@ pub(crate) struct Core {
     pub(crate) kernel: Kernel,
     pub(crate) fib_routes: FibRoutes,
     pub(crate) packer: UpdatePacker,
-    /// Our restart is not over: learned routes are not told yet, stale kernel routes not touched.
+    /// Our restart is not over: learned routes are not told yet.
     pub(crate) restarting: bool,
+    /// Stale kernel routes are not touched.
+    pub(crate) keep_stale: bool,
     /// The shell has not told all routes of the kernel yet: no End-of-RIB.
     pub(crate) hold_eor: bool,
 }
