@@ -403,9 +403,14 @@ impl Speaker {
                 *ctx.family_mut(f) = bird_packet::FamilyContext::default();
             }
         }
+        // A peer that takes IPv4 routes by IPv6 next hops gets the session's own address.
+        let [own, _] = addresses;
+        let by_v6 = family == Family::Ipv4Unicast
+            && terms.ctx.family(family).ext_nexthop
+            && own.is_some_and(|own| own.is_ipv6());
         let v4 = addresses.iter().flatten().find_map(|a| match a {
-            IpAddr::V4(a) => Some(*a),
-            IpAddr::V6(_) => None,
+            IpAddr::V4(a) if !by_v6 => Some(*a),
+            _ => None,
         });
         let v6 = addresses.iter().flatten().find_map(|a| match a {
             IpAddr::V6(a) => Some(*a),
