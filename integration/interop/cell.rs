@@ -29,6 +29,27 @@ pub(crate) struct Cell {
     capture: Option<Process>,
 }
 
+/// A route that only tells whether changes are heard.
+const PROBE: &str = "198.51.100.0/24";
+
+/// Every change of a host's IPv4 routes.
+pub(crate) struct KernelWatch(Process);
+
+impl KernelWatch {
+    /// `Err` with what went, if something did.
+    pub(crate) fn nothing_deleted(&self) -> anyhow::Result<()> {
+        let gone: Vec<String> = self
+            .0
+            .log()
+            .lines()
+            .filter(|l| l.contains("Deleted") && !l.contains(PROBE))
+            .map(str::to_owned)
+            .collect();
+        anyhow::ensure!(gone.is_empty(), "kernel routes went: {gone:?}");
+        Ok(())
+    }
+}
+
 /// A running speaker of a cell.
 pub(crate) struct Running {
     pub(crate) host: Host,
@@ -112,6 +133,20 @@ impl Cell {
 }
 
 impl Running {
+    /// From now on hears of every change of the kernel's IPv4 routes here.
+    pub(crate) fn watch_kernel(&self) -> anyhow::Result<KernelWatch> {
+        let argv = ["ip", "-4", "-o", "monitor", "route"];
+        let mut process = Process::new("monitor", &self.host.space, &self.host.logs, &argv);
+        process.start()?;
+        // It says nothing by itself when it has begun.
+        let probe = format!("ip route add {PROBE} dev lo && ip route del {PROBE} dev lo");
+        wait(SOON, || {
+            self.host.space.sh(&probe).map_err(|e| e.to_string())?;
+            if process.log().contains(PROBE) { Ok(()) } else { Err("ip monitor is silent".to_owned()) }
+        })?;
+        Ok(KernelWatch(process))
+    }
+
     /// Waits until this end says that the session with an address is up.
     pub(crate) fn up(&self, neighbour: IpAddr) -> anyhow::Result<()> {
         wait(SOON, || match self.peer.established(neighbour) {

@@ -59,9 +59,18 @@ pub(crate) struct Neighbour {
     pub(crate) client: bool,
     pub(crate) extended_next_hop: bool,
     pub(crate) add_path: bool,
-    pub(crate) graceful_restart: bool,
+    pub(crate) graceful_restart: Restart,
     pub(crate) extended_message: bool,
     pub(crate) max_prefixes: Option<u32>,
+}
+
+/// What of graceful restart a session offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restart {
+    No,
+    /// Help the other end; who has no such setting offers both.
+    Helper,
+    Both,
 }
 
 /// One prefix that a speaker originates.
@@ -130,7 +139,7 @@ pub(crate) fn session(a: &mut Speaker, b: &mut Speaker, set: impl Fn(&mut Neighb
         client: false,
         extended_next_hop: false,
         add_path: false,
-        graceful_restart: false,
+        graceful_restart: Restart::No,
         extended_message: false,
         max_prefixes: None,
     };

@@ -22,7 +22,9 @@ pub(crate) fn wait<T>(limit: Duration, mut check: impl FnMut() -> Result<T, Stri
             Err(why) if start.elapsed() > limit => {
                 let hold = HOLD.load(Ordering::Relaxed);
                 if hold > 0 {
-                    eprintln!("{why}\nleft as it is for {hold} s; look below /tmp/io-* and /run/netns/io-*");
+                    eprintln!(
+                        "{why}\nleft as it is for {hold} s; look below io-* in /dev/shm or /tmp, and in /run/netns"
+                    );
                     std::thread::sleep(Duration::from_secs(hold));
                 }
                 anyhow::bail!("not so after {limit:?}: {why}")

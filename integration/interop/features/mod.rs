@@ -1,6 +1,8 @@
 //! The columns: what is tried with every daemon, and what a daemon is known to lack.
 
 mod basic;
+mod restart;
+mod routes;
 mod session;
 
 use crate::cell::Cell;
@@ -100,6 +102,97 @@ pub(crate) const FEATURES: &[Feature] = &[
         quick: false,
         run: session::as4,
         lacks: nobody,
+    },
+    Feature {
+        name: "communities",
+        title: "Communities, large and extended (RFC 1997, 8092, 4360)",
+        what: "all three kinds from one of theirs through ours to another of theirs; communities and large ones set by ours",
+        quick: false,
+        run: routes::communities,
+        lacks: nobody,
+    },
+    Feature {
+        name: "rr-ours",
+        title: "Route reflection (RFC 4456), we reflect",
+        what: "two of theirs are clients of ours: ORIGINATOR_ID, CLUSTER_LIST, next hop untouched, LOCAL_PREF at both",
+        quick: false,
+        run: routes::we_reflect,
+        lacks: nobody,
+    },
+    Feature {
+        name: "rr-theirs",
+        title: "Route reflection, they reflect",
+        what: "two of ours are clients of theirs: ORIGINATOR_ID, CLUSTER_LIST, next hop untouched, our kernel route",
+        quick: false,
+        run: routes::they_reflect,
+        lacks: |kind| (!kind.is_router()).then_some("keeps no table and passes nothing on"),
+    },
+    Feature {
+        name: "8950",
+        title: "IPv4 over IPv6 next hops (RFC 8950)",
+        what: "IPv4 routes both ways on an IPv6 session, IPv6 next hops at both ends, our kernel route `via inet6`",
+        quick: false,
+        run: routes::next_hop_6,
+        lacks: |kind| (kind == Kind::Openbgpd).then_some("does not have it in this version"),
+    },
+    Feature {
+        name: "add-path-out",
+        title: "ADD-PATH (RFC 7911), we send",
+        what: "two paths of a prefix from two neighbours of ours arrive at theirs; one goes, the other stays",
+        quick: false,
+        run: routes::add_path_out,
+        lacks: nobody,
+    },
+    Feature {
+        name: "add-path-in",
+        title: "ADD-PATH, they send",
+        what: "two paths of a prefix arrive at ours (from two neighbours of theirs; ExaBGP tells two of its own); one goes, the other stays",
+        quick: false,
+        run: routes::add_path_in,
+        lacks: nobody,
+    },
+    Feature {
+        name: "gr-ours",
+        title: "Graceful restart (RFC 4724), we restart",
+        what: "ours is killed and back after more than 1.5 s: their route of ours stays, marked as stale where they show it (BIRD does not), then fresh; our kernel loses no route",
+        quick: false,
+        run: restart::we_restart,
+        lacks: |kind| (!kind.is_router()).then_some("keeps no table"),
+    },
+    Feature {
+        name: "gr-theirs",
+        title: "Graceful restart, they restart",
+        what: "theirs is killed and back after more than 1.5 s: our route of theirs stays, stale, then fresh; our kernel loses no route",
+        quick: false,
+        run: restart::they_restart,
+        lacks: |kind| (kind == Kind::Openbgpd).then_some("announces End-of-RIB only, no restart of its own"),
+    },
+    Feature {
+        name: "limit-ours",
+        title: "Prefix limit, ours",
+        what: "five prefixes against a limit of two: our Cease / Maximum Number of Prefixes Reached in the packets, said by ours, no session at theirs",
+        quick: false,
+        run: routes::our_limit,
+        lacks: nobody,
+    },
+    Feature {
+        name: "limit-theirs",
+        title: "Prefix limit, theirs",
+        what: "five prefixes against their limit of two: their Cease in the packets, its reason said by ours",
+        quick: false,
+        run: routes::their_limit,
+        lacks: |kind| (kind == Kind::Exabgp).then_some("has no limit"),
+    },
+    Feature {
+        name: "ext-message",
+        title: "Extended messages (RFC 8654)",
+        what: "a route with 1,000 large communities, 12,000 octets of attributes, both ways, and ours through theirs to another of ours",
+        quick: false,
+        run: routes::extended_message,
+        lacks: |kind| {
+            matches!(kind, Kind::Gobgp | Kind::Openbgpd)
+                .then_some("does not offer the capability in this version")
+        },
     },
 ];
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use integration::lab::Process;
 
 use super::{Host, Peer, Route, numbers};
-use crate::spec::{Announce, Family, Speaker, router_id};
+use crate::spec::{Announce, Family, Restart, Speaker, router_id};
 
 pub(super) struct Bird {
     host: Host,
@@ -112,8 +112,8 @@ fn conf(speaker: &Speaker) -> String {
             (n.ttl_security, " ttl security on;"),
             (n.client, " rr client;"),
             (n.extended_message, " enable extended messages on;"),
-            (n.graceful_restart, " graceful restart on;"),
-            (!n.graceful_restart, " graceful restart off;"),
+            (n.graceful_restart != Restart::No, " graceful restart on;"),
+            (n.graceful_restart == Restart::No, " graceful restart off;"),
         ] {
             if on {
                 let _ = writeln!(text, "{line}");

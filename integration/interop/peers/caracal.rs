@@ -1,6 +1,6 @@
 //! Ours: `caracal bird --config`.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 
 use super::{Host, Peer, Route};
-use crate::spec::{Announce, Family, Neighbour, Speaker, router_id};
+use crate::spec::{Announce, Family, Neighbour, Restart, Speaker, router_id};
 
 pub(super) struct Caracal {
     host: Host,
@@ -21,7 +21,7 @@ pub(super) struct Caracal {
 impl Caracal {
     pub(super) fn new(host: Host, speaker: &Speaker) -> anyhow::Result<Self> {
         // JSON is YAML too.
-        let text = serde_json::to_string_pretty(&file(speaker, &host.path("bird.ctl")))?;
+        let text = serde_json::to_string_pretty(&file(speaker, &host.path("bgp.sock")))?;
         let path = host.write("router.yaml", &text)?;
         let process = host
             .process("caracal", &[&binary()?.to_string_lossy(), "bird", "--config", &path])
@@ -29,13 +29,20 @@ impl Caracal {
         Ok(Self { host, process })
     }
 
-    /// One question to the control socket.
-    fn control(&self, question: &str) -> anyhow::Result<String> {
-        let mut socket = UnixStream::connect(self.host.dir.join("bird.ctl")).context("control socket")?;
-        write!(socket, "{question}\nquit\n")?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
-        Ok(answer)
+    /// One question to the socket of `ctl bgp`; the objects of the answer's lines.
+    fn ask(&self, question: &Value) -> anyhow::Result<Vec<Value>> {
+        let mut socket = UnixStream::connect(self.host.dir.join("bgp.sock")).context("socket")?;
+        writeln!(socket, "{question}")?;
+        let mut lines = Vec::new();
+        for line in BufReader::new(socket).lines() {
+            let line: Value = serde_json::from_str(&line?)?;
+            anyhow::ensure!(line.get("error").is_none(), "{question}: {line}");
+            if line.get("end").is_some() {
+                return Ok(lines);
+            }
+            lines.push(line);
+        }
+        anyhow::bail!("{question}: the answer has no end")
     }
 }
 
@@ -49,20 +56,33 @@ impl Peer for Caracal {
     }
 
     fn established(&self, neighbour: IpAddr) -> anyhow::Result<bool> {
-        Ok(self.describe(neighbour)?.contains("BGP state:          Established"))
+        let answer = self.ask(&json!({ "get": "neighbor", "peer": neighbour }))?;
+        Ok(answer.iter().any(|line| line["neighbor"]["state"] == "Established"))
     }
 
     fn routes(&self) -> anyhow::Result<Vec<Route>> {
         let mut routes = Vec::new();
-        for line in self.control("show route")?.lines() {
-            let line = line.trim_start_matches("1007-").trim_start();
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let Some(prefix) = words.first().and_then(|w| w.parse().ok()) else { continue };
-            let next_hop = match words.as_slice() {
-                [_, "via", hop, ..] => hop.parse().ok(),
-                _ => None,
-            };
-            routes.push(Route { next_hop, ..Route::new(prefix) });
+        for line in self.ask(&json!({ "get": "routes" }))? {
+            let path = &line["route"];
+            let Some(prefix) = path["prefix"].as_str().and_then(|p| p.parse().ok()) else { continue };
+            if path["import"] != "accepted" {
+                continue;
+            }
+            let each = |key: &str| path[key].as_array().cloned().unwrap_or_default();
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            let small = |value: &Value| value.as_u64().and_then(|v| u32::try_from(v).ok());
+            routes.push(Route {
+                prefix,
+                next_hop: path["nextHop"].as_str().and_then(|a| a.parse().ok()),
+                as_path: each("asPath").iter().filter_map(small).collect(),
+                local_pref: small(&path["localPref"]),
+                communities: each("communities").iter().filter_map(text).collect(),
+                large: each("largeCommunities").iter().filter_map(text).collect(),
+                extended: each("extCommunities").iter().filter_map(text).collect(),
+                originator: path["originatorId"].as_str().and_then(|a| a.parse().ok()),
+                clusters: each("clusterList").iter().filter_map(|a| a.as_str()?.parse().ok()).collect(),
+                stale: path["stale"] == true,
+            });
         }
         Ok(routes)
     }
@@ -77,11 +97,12 @@ impl Peer for Caracal {
     }
 
     fn describe(&self, neighbour: IpAddr) -> anyhow::Result<String> {
-        self.control(&format!("show protocols all \"{neighbour}\""))
+        let answer = self.ask(&json!({ "get": "neighbor", "peer": neighbour }))?;
+        Ok(answer.iter().map(|line| format!("{line:#}\n")).collect())
     }
 }
 
-fn file(speaker: &Speaker, control: &str) -> Value {
+fn file(speaker: &Speaker, socket: &str) -> Value {
     let mut filters = Map::new();
     for (number, announce) in speaker.announces.iter().enumerate().filter(|(_, a)| !a.is_plain()) {
         let add = |c: &String| json!({ "addCommunity": { "value": c } });
@@ -101,7 +122,7 @@ fn file(speaker: &Speaker, control: &str) -> Value {
         "neighbours": neighbours,
         "static": statics,
         "filters": filters,
-        "control": control,
+        "api": { "socket": socket },
     })
 }
 
@@ -118,7 +139,7 @@ fn neighbour(n: &Neighbour, filters: &[&String]) -> Value {
         "holdTime": 9,
         "connectRetry": 1,
         "export": filters,
-        "gracefulRestart": { "enabled": n.graceful_restart, "restartTime": 60 },
+        "gracefulRestart": { "enabled": n.graceful_restart != Restart::No, "restartTime": 60 },
         "extendedMessage": n.extended_message,
         "routeReflectorClient": n.client,
         "extendedNextHop": n.extended_next_hop,

@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use super::{Host, Peer, Route};
-use crate::spec::{Announce, Family, Speaker, address, router_id};
+use crate::spec::{Announce, Family, Restart, Speaker, address, router_id};
 
 pub(super) struct Exabgp {
     host: Host,
@@ -181,8 +181,8 @@ fn conf(speaker: &Speaker, tap: &str) -> String {
         text += " capability {\n  asn4 enable;\n  route-refresh enable;\n";
         for (on, line) in [
             (n.add_path, "  add-path send/receive;"),
-            (n.graceful_restart, "  graceful-restart 60;"),
-            (n.extended_next_hop, "  nexthop enable;"),
+            (n.graceful_restart != Restart::No, "  graceful-restart 60;"),
+            (n.extended_next_hop, "  nexthop true;"),
         ] {
             if on {
                 let _ = writeln!(text, "{line}");
@@ -193,15 +193,22 @@ fn conf(speaker: &Speaker, tap: &str) -> String {
         for family in &n.families {
             let _ = writeln!(text, "  {} unicast;", name(*family));
         }
+        if n.extended_next_hop {
+            // Else it drops the next hop's family from what it offers.
+            text += "  ipv6 unicast;\n";
+        }
         text += " }\n";
         if n.extended_next_hop {
-            text += " nexthop { ipv4 unicast ipv6; }\n";
+            text += " nexthop {\n  ipv4 unicast ipv6;\n }\n";
         }
         text += " api {\n  processes [ tap ];\n  neighbor-changes;\n  receive { parsed; update; open; notification; \
                  refresh; }\n  send { notification; }\n }\n static {\n";
-        for announce in speaker.announces.iter().filter(|a| n.carries(a.family())) {
+        for (at, announce) in speaker.announces.iter().enumerate().filter(|(_, a)| n.carries(a.family())) {
             let via = if n.extended_next_hop { n.transport } else { announce.family() };
             let _ = write!(text, "  route {} next-hop {}", announce.prefix, address(speaker.number, via));
+            if n.add_path {
+                let _ = write!(text, " path-information 0.0.0.{}", at + 1);
+            }
             for (word, values) in [("community", &announce.communities), ("large-community", &announce.large)]
             {
                 if !values.is_empty() {

@@ -9,7 +9,7 @@ use integration::lab::Process;
 use serde_json::{Deserializer, Value};
 
 use super::{Host, Peer, Route, numbers};
-use crate::spec::{Announce, Family, Speaker, router_id};
+use crate::spec::{Announce, Family, Restart, Speaker, router_id};
 use crate::wait::wait;
 
 pub(super) struct Frr {
@@ -157,13 +157,15 @@ fn name(family: Family) -> &'static str {
 }
 
 fn conf(speaker: &Speaker) -> String {
-    let mut text = format!(
-        "debug bgp neighbor-events\nbgp route-map delay-timer 0\nrouter bgp {}\n bgp router-id {}\n \
-         no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n no bgp network import-check\n",
+    let mut text = maps(speaker);
+    let _ = writeln!(
+        text,
+        "debug bgp neighbor-events\nrouter bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n \
+         no bgp default ipv4-unicast\n no bgp network import-check",
         speaker.asn,
         router_id(speaker.number)
     );
-    if speaker.neighbours.iter().any(|n| n.graceful_restart) {
+    if speaker.neighbours.iter().any(|n| n.graceful_restart == Restart::Both) {
         text += " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n";
     }
     for n in &speaker.neighbours {
@@ -206,13 +208,25 @@ fn conf(speaker: &Speaker) -> String {
         text += " exit-address-family\n";
     }
     text += "exit\n";
+    text
+}
+
+/// Route maps stand before what uses them: a later change counts after five seconds only.
+fn maps(speaker: &Speaker) -> String {
+    let mut text = String::new();
     for (number, announce) in speaker.announces.iter().enumerate().filter(|(_, a)| !a.is_plain()) {
-        let _ = writeln!(text, "route-map M{number} permit 10");
+        // A line of the file holds 4096 characters at most.
+        for (at, part) in announce.large.chunks(100).enumerate() {
+            let _ = writeln!(
+                text,
+                "route-map M{number} permit {}\n set large-community {} additive\n on-match next\nexit",
+                at + 1,
+                part.join(" ")
+            );
+        }
+        let _ = writeln!(text, "route-map M{number} permit 1000");
         if !announce.communities.is_empty() {
             let _ = writeln!(text, " set community {}", announce.communities.join(" "));
-        }
-        if !announce.large.is_empty() {
-            let _ = writeln!(text, " set large-community {}", announce.large.join(" "));
         }
         for target in &announce.targets {
             let _ = writeln!(text, " set extcommunity rt {target}");

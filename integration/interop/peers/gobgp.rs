@@ -1,4 +1,4 @@
-//! GoBGP. It has no static routes in its file: they are added when it runs.
+//! GoBGP. It has no static routes in its file: they are added when it runs, before it can talk to anybody.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use integration::lab::Process;
 use serde_json::Value;
 
 use super::{Host, Peer, Route, community};
-use crate::spec::{Announce, Family, Speaker, address, router_id};
+use crate::spec::{Announce, Family, Restart, Speaker, address, router_id};
 use crate::wait::wait;
 
 pub(super) struct Gobgp {
@@ -33,11 +33,15 @@ impl Gobgp {
 
     fn rib(&self, what: &str, announce: &Announce) -> String {
         let family = announce.family();
+        let via = match self.speaker.neighbours.iter().find(|n| n.extended_next_hop) {
+            Some(neighbour) => neighbour.transport,
+            None => family,
+        };
         let mut line = format!(
             "global rib {what} -a {} {} nexthop {}",
             name(family),
             announce.prefix,
-            address(self.speaker.number, family)
+            address(self.speaker.number, via)
         );
         if !announce.communities.is_empty() {
             let _ = write!(line, " community {}", announce.communities.join(","));
@@ -59,12 +63,17 @@ impl Peer for Gobgp {
             argv.push("-r");
         }
         self.process = self.host.process("gobgpd", &argv);
+        // Without them a restart would end with a table that lacks them.
+        self.host.space.sh(
+            "nft add table inet hold; nft add chain inet hold out '{ type filter hook output priority 0; }'; \
+             nft add rule inet hold out tcp dport 179 drop; nft add rule inet hold out tcp sport 179 drop",
+        )?;
         self.process.start()?;
-        let lines: Vec<String> = self.speaker.announces.iter().map(|a| self.rib("add", a)).collect();
-        for line in lines {
+        for announce in &self.speaker.announces {
+            let line = self.rib("add", announce);
             wait(Duration::from_secs(10), || self.gobgp(&line).map_err(|e| e.to_string()))?;
         }
-        Ok(())
+        self.host.space.sh("nft delete table inet hold").map(drop)
     }
 
     fn kill(&mut self) {
@@ -181,7 +190,7 @@ fn conf(speaker: &Speaker) -> String {
                 router_id(speaker.number)
             );
         }
-        if n.graceful_restart {
+        if n.graceful_restart != Restart::No {
             text += "[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n\
                      notification-enabled = true\n";
         }
@@ -191,7 +200,7 @@ fn conf(speaker: &Speaker) -> String {
                 "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{}-unicast\"",
                 name(*family)
             );
-            if n.graceful_restart {
+            if n.graceful_restart != Restart::No {
                 text += "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n";
             }
             if n.add_path {

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::{Host, Peer, Route, numbers};
-use crate::spec::{Announce, Family, Speaker, address, router_id};
+use crate::spec::{Announce, Family, Restart, Speaker, address, router_id};
 
 pub(super) struct Openbgpd {
     host: Host,
@@ -65,6 +65,11 @@ impl Peer for Openbgpd {
             let list = |value: &Value| -> Vec<String> {
                 value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
             };
+            // What has no key of its own stands among the attributes.
+            let attribute = |key: &str| {
+                let all = path["attributes"].as_array().into_iter().flatten();
+                all.map(|a| &a[key]).find(|v| !v.is_null()).cloned().unwrap_or_default()
+            };
             routes.push(Route {
                 next_hop: path["exit_nexthop"].as_str().and_then(|a| a.parse().ok()),
                 as_path: path["aspath"].as_str().map(numbers).unwrap_or_default(),
@@ -72,8 +77,8 @@ impl Peer for Openbgpd {
                 communities: list(&path["communities"]),
                 large: list(&path["large_communities"]),
                 extended: list(&path["extended_communities"]).iter().map(|c| c.replace(' ', ":")).collect(),
-                originator: path["originator"].as_str().and_then(|a| a.parse().ok()),
-                clusters: list(&path["cluster_list"]).iter().filter_map(|a| a.parse().ok()).collect(),
+                originator: attribute("originator").as_str().and_then(|a| a.parse().ok()),
+                clusters: list(&attribute("cluster_list")).iter().filter_map(|a| a.parse().ok()).collect(),
                 stale: path["stale"] == true,
                 ..Route::new(prefix)
             });
@@ -136,7 +141,7 @@ fn conf(speaker: &Speaker, socket: &str) -> String {
             (n.ttl_security, " ttl-security yes"),
             (n.client, " route-reflector"),
             (n.add_path, " announce add-path recv yes\n announce add-path send all"),
-            (!n.graceful_restart, " announce restart no"),
+            (n.graceful_restart == Restart::No, " announce restart no"),
         ] {
             if on {
                 let _ = writeln!(text, "{line}");
