@@ -12,13 +12,13 @@ use std::time::Duration;
 use bird_packet::attr::AttrBuilder;
 use bird_packet::{
     AddPath, AfiSafi, AttrSet, Capability, ExtendedNextHop, Family, GrFamily, GracefulRestart, HEADER_LEN,
-    MAX_LEN, MAX_LEN_EXTENDED, MessageKind, NextHop, Nlri, Notification, OpenMessage, Origin, PeerKind,
-    Prefix, RefreshKind, RouteRefresh, SessionContext, UpdatePacker, UpdateView, Verdict, encode_end_of_rib,
-    encode_keepalive, frame,
+    LlgrFamily, MAX_LEN, MAX_LEN_EXTENDED, MessageKind, NextHop, Nlri, Notification, OpenMessage, Origin,
+    PeerKind, Prefix, RefreshKind, RouteRefresh, SessionContext, UpdatePacker, UpdateView, Verdict,
+    encode_end_of_rib, encode_keepalive, frame,
 };
 use bird_speaker::config::{
-    AddPath as AddPathConfig, Config, Families, LimitAction, ListenRange, Local, NextHopMode, OriginTarget,
-    Originated, PeerConfig, PrefixLimit,
+    AddPath as AddPathConfig, Config, Families, GracefulRestart as GracefulRestartConfig, LimitAction,
+    ListenRange, Local, LongLived, NextHopMode, OriginTarget, Originated, PeerConfig, PrefixLimit,
 };
 use bird_speaker::fsm::State;
 use bird_speaker::io::{
@@ -127,6 +127,8 @@ struct World {
     refused: bool,
     /// Peers that lost a session: what graceful restart keeps of them is not followed here.
     lost: [bool; PEERS.len()],
+    /// There was a prefix limit before the configuration of now.
+    limited: bool,
 }
 
 impl World {
@@ -149,6 +151,7 @@ impl World {
             fib: BTreeMap::new(),
             refused: false,
             lost: [false; PEERS.len()],
+            limited: false,
         };
         world.settle();
         world
@@ -214,6 +217,8 @@ impl World {
                 }));
             }
             13 => {
+                // What a limit discarded comes back when the peer is asked, which these are not.
+                self.limited |= self.options & 64 != 0;
                 self.options = script.octet();
                 let config = config(self.options);
                 let said = self.speaker.diff(&config);
@@ -494,7 +499,7 @@ impl World {
             }
             assert!(wire.our_open.is_some() && wire.their_open.is_some() && wire.keepalive);
             self.check_told(wire);
-            if !self.lost[peer] && !wire.refreshed && self.options & 64 == 0 {
+            if !self.lost[peer] && !wire.refreshed && self.options & 64 == 0 && !self.limited {
                 self.check_heard(wire);
             }
         }
@@ -713,6 +718,10 @@ fn open(peer: usize, how: u8) -> OpenMessage {
             restart_time: 60,
             families: families.map(|family| GrFamily { family, forwarding_kept: true }).into(),
         }));
+        if how & 32 == 0 {
+            let asked = families.map(|family| LlgrFamily { family, forwarding_kept: true, stale_time: 100 });
+            capabilities.push(Capability::LongLivedGracefulRestart(asked.into()));
+        }
     }
     if how & 16 == 0 {
         capabilities.extend([
@@ -741,6 +750,15 @@ fn config(options: u8) -> Config {
             action: if on(32) { LimitAction::Reset } else { LimitAction::Discard },
             restart: Some(Duration::from_secs(30)),
         }),
+        graceful_restart: GracefulRestartConfig {
+            long_lived: LongLived {
+                stale_time: 50,
+                keep: Duration::from_secs(80),
+                partial: on(32),
+                ..LongLived::default()
+            },
+            ..GracefulRestartConfig::default()
+        },
         ..PeerConfig::default()
     };
     let peer = |at: usize| {
@@ -755,6 +773,8 @@ fn config(options: u8) -> Config {
     peers[1].next_hop = if on(32) { NextHopMode::SelfAddress } else { NextHopMode::Auto };
     peers[2].allow_own_as = 1;
     peers[2].remove_private_as = on(32);
+    peers[4].delay_open = on(2).then(|| Duration::from_secs(3));
+    peers[0].as_override = on(8);
     if on(32) && on(4) {
         peers.remove(0);
     }

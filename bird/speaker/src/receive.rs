@@ -168,7 +168,13 @@ impl Speaker {
     /// Asks a peer for everything again, where it can; the routes kept are evaluated anew in any case.
     pub(crate) fn refresh_in(&mut self, index: PeerIndex) {
         self.reimport(index);
-        let Some(at) = self.peer(index).and_then(|p| p.established) else { return };
+        if let Some(at) = self.peer(index).and_then(|p| p.established) {
+            self.ask_for_routes(at);
+        }
+    }
+
+    /// Asks for everything again, where the peer can (RFC 2918).
+    pub(crate) fn ask_for_routes(&mut self, at: usize) {
         let Some(c) = self.conns.get_mut(at) else { return };
         let Some(terms) = c.terms.clone() else { return };
         if !terms.refresh {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bird_packet::{Cease, Family, Notification};
 
-use crate::config::{Config, Local, PeerConfig};
+use crate::config::{Config, LimitAction, Local, PeerConfig};
 use crate::diff::ConfigDiff;
 use crate::ending::Ending;
 use crate::export::verdict::Rules;
@@ -191,7 +191,14 @@ impl Speaker {
 
     fn change_peer(&mut self, now: Time, index: PeerIndex, config: &PeerConfig, reset: Option<&'static str>) {
         let Some(peer) = self.peer_mut(index) else { return };
+        let mut ask_again = false;
         if *peer.config != *config {
+            if peer.config.prefix_limit != config.prefix_limit {
+                // What was discarded is not kept: the peer must tell it again.
+                let discarded = peer.config.prefix_limit.is_some_and(|l| l.action == LimitAction::Discard);
+                ask_again = discarded && peer.limit_reported != [false, false];
+                peer.limit_reported = [false, false];
+            }
             peer.config = Arc::new(config.clone());
             peer.error_wait = config.error_wait.0;
         }
@@ -219,6 +226,9 @@ impl Speaker {
             return;
         };
         let config = peer.config.clone();
+        if ask_again {
+            self.ask_for_routes(at);
+        }
         if let Some(c) = self.conns.get_mut(at)
             && let Some(terms) = &mut c.terms
         {

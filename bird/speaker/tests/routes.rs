@@ -248,7 +248,16 @@ fn limits_warn_discard_and_reset() {
         assert_eq!(events, 1, "{action:?}");
         match action {
             LimitAction::Warn => assert_eq!(world.heard(0, 1).len(), 5),
-            LimitAction::Discard => assert_eq!(world.heard(0, 1).len(), 3),
+            LimitAction::Discard => {
+                assert_eq!(world.heard(0, 1).len(), 3);
+                let more = PrefixLimit { max: 4, ..limit };
+                for (limit, held) in [(Some(more), 4), (None, 5)] {
+                    let peers = vec![PeerConfig { prefix_limit: limit, ..peer(1, 65001) }];
+                    assert!(world.configure(0, node(0, 65000, peers)).reset.is_empty());
+                    world.run(millis(100));
+                    assert_eq!(world.heard(0, 1).len(), held, "asked for again");
+                }
+            }
             LimitAction::Reset => {
                 assert_eq!(world.state(0, 1), State::Idle);
                 sender.originated.truncate(2);
