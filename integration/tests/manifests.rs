@@ -104,13 +104,17 @@ fn directives(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
 #[test]
 fn every_unit_restarts_and_flushes_nothing() -> anyhow::Result<()> {
     let units = files("systemd", "service")?;
-    assert_eq!(units.len(), 3);
+    assert_eq!(units.len(), 4);
     for path in units {
         let unit = directives(&path)?;
         let name = path.file_stem().context("a unit has a name")?.to_string_lossy().into_owned();
         let role = name.trim_start_matches("caracal-").to_owned();
+        let program = match role.as_str() {
+            "router" => "/usr/local/bin/caracal bird --config /etc/caracal/router.yaml".to_owned(),
+            role => format!("/usr/local/bin/caracal {role}"),
+        };
         for (directive, want) in [
-            ("ExecStart", format!("/usr/local/bin/caracal {role}").as_str()),
+            ("ExecStart", program.as_str()),
             ("Type", "exec"),
             ("Restart", "always"),
             ("RestartSec", "1"),
@@ -125,8 +129,14 @@ fn every_unit_restarts_and_flushes_nothing() -> anyhow::Result<()> {
         for directive in ["ExecStop", "ExecStopPost"] {
             assert!(!unit.contains_key(directive), "{name}: {directive}: a stop must leave every route");
         }
+        // BFD's thread goes before others, and nothing else of @resources is allowed.
+        assert_eq!(unit.get("LimitNICE").map(String::as_str), (role != "felix").then_some("-10"), "{name}");
         let enters = unit["CapabilityBoundingSet"].contains("CAP_SYS_ADMIN");
-        assert_eq!(enters, role != "bird", "{name}: only felix enters workloads' namespaces");
+        assert_eq!(
+            enters,
+            ["felix", "node"].contains(&role.as_str()),
+            "{name}: only felix enters workloads' namespaces"
+        );
     }
     Ok(())
 }
