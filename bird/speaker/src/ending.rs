@@ -13,6 +13,8 @@ use crate::timers::Owner;
 
 /// A peer that lost its session is expected back for this long.
 const EXPECTED_BACK: Duration = Duration::from_mins(2);
+/// Reasons of a failure that are remembered as said.
+const REASONS: usize = 8;
 /// Least send hold time (RFC 9687 §4.3).
 const SEND_HOLD: Duration = Duration::from_mins(8);
 
@@ -181,14 +183,20 @@ impl Speaker {
     pub(crate) fn report_failure(&mut self, index: PeerIndex, reason: DownReason) {
         let Some(peer) = self.peer_mut(index) else { return };
         // How a hang-up shows differs from call to call and means the same.
-        let again = match (&peer.last_error, &reason) {
-            (Some(DownReason::Closed(_)), DownReason::Closed(_)) => true,
-            (last, new) => last.as_ref() == Some(new),
+        let same = |said: &DownReason| match (said, &reason) {
+            (DownReason::Closed(_), DownReason::Closed(_)) => true,
+            (said, new) => said == new,
         };
+        // Two that call each other meet a different reason by turns; each is news once until a session comes up.
+        let again = peer.last_error.as_ref().is_some_and(same) || peer.reported.iter().any(same);
         peer.last_error = Some(reason.clone());
         if again {
             return;
         }
+        if peer.reported.len() == REASONS {
+            peer.reported.remove(0);
+        }
+        peer.reported.push(reason.clone());
         let name = peer.name.clone();
         self.event(Event::Failed { peer: name, reason });
     }

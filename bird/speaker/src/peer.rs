@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     /// When the state changed last.
     pub(crate) since: Time,
     pub(crate) last_error: Option<DownReason>,
+    /// What was said about it since its last session.
+    pub(crate) reported: Vec<DownReason>,
     /// What its last OPEN said.
     pub(crate) said: Option<Said>,
     pub(crate) import: [Arc<Chain>; 2],
@@ -146,6 +148,7 @@ impl Peer {
             epoch: [0, 0],
             since: now,
             last_error: None,
+            reported: Vec::new(),
             said: None,
             import: Default::default(),
             export: Default::default(),

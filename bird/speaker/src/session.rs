@@ -311,6 +311,7 @@ impl Speaker {
         peer.since = now;
         peer.last_update = now;
         peer.last_error = None;
+        peer.reported.clear();
         peer.eor = [false, false];
         peer.refreshing = [false, false];
         peer.limit_reported = [false, false];
