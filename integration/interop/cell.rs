@@ -147,6 +147,15 @@ impl Running {
         Ok(KernelWatch(process))
     }
 
+    /// Waits until this end says that its BFD session with an address is up.
+    pub(crate) fn watched(&self, neighbour: IpAddr) -> anyhow::Result<()> {
+        wait(SOON, || match self.peer.watched(neighbour) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("{}: no BFD session with {neighbour}", self.host.name)),
+            Err(err) => Err(format!("{}: {err:#}", self.host.name)),
+        })
+    }
+
     /// Waits until this end says that the session with an address is up.
     pub(crate) fn up(&self, neighbour: IpAddr) -> anyhow::Result<()> {
         wait(SOON, || match self.peer.established(neighbour) {

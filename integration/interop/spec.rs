@@ -62,6 +62,8 @@ pub(crate) struct Neighbour {
     pub(crate) graceful_restart: Restart,
     pub(crate) extended_message: bool,
     pub(crate) max_prefixes: Option<u32>,
+    /// BFD on the link, 100 ms x 3.
+    pub(crate) bfd: bool,
 }
 
 /// What of graceful restart a session offers.
@@ -71,6 +73,20 @@ pub(crate) enum Restart {
     /// Help the other end; who has no such setting offers both.
     Helper,
     Both,
+    /// Both, away for [`SHORT_RESTART`] seconds at most, and then [`LONG_LIVED`] seconds more as the last resort.
+    LongLived,
+}
+
+/// Restart time of [`Restart::LongLived`].
+pub(crate) const SHORT_RESTART: u32 = 2;
+/// Long-lived stale time of [`Restart::LongLived`].
+pub(crate) const LONG_LIVED: u32 = 60;
+
+impl Restart {
+    /// Seconds within which a speaker promises to be back.
+    pub(crate) fn time(self) -> u32 {
+        if self == Restart::LongLived { SHORT_RESTART } else { 60 }
+    }
 }
 
 /// One prefix that a speaker originates.
@@ -142,6 +158,7 @@ pub(crate) fn session(a: &mut Speaker, b: &mut Speaker, set: impl Fn(&mut Neighb
         graceful_restart: Restart::No,
         extended_message: false,
         max_prefixes: None,
+        bfd: false,
     };
     let (to_b, to_a) = (plain(b), plain(a));
     for (one, other) in [(a, to_b), (b, to_a)] {

@@ -27,6 +27,14 @@ fn nobody(_: Kind) -> Option<&'static str> {
     None
 }
 
+fn without_llgr(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Openbgpd => Some("does not have it"),
+        Kind::Exabgp => Some("keeps no table"),
+        _ => None,
+    }
+}
+
 pub(crate) const FEATURES: &[Feature] = &[
     Feature {
         name: "ebgp",
@@ -166,6 +174,34 @@ pub(crate) const FEATURES: &[Feature] = &[
         quick: false,
         run: restart::they_restart,
         lacks: |kind| (kind == Kind::Openbgpd).then_some("announces End-of-RIB only, no restart of its own"),
+    },
+    Feature {
+        name: "llgr-ours",
+        title: "Long-lived graceful restart (RFC 9494), we stay away",
+        what: "ours is killed and stays away longer than its restart time of 2 s: their route of ours stays with LLGR_STALE, then is fresh",
+        quick: false,
+        run: restart::we_stay_away,
+        lacks: without_llgr,
+    },
+    Feature {
+        name: "llgr-theirs",
+        title: "Long-lived graceful restart, they stay away",
+        what: "theirs is killed and stays away longer than its restart time of 2 s: our route of theirs stays as the last resort, \
+               another of ours hears it with LLGR_STALE, then both are fresh; our kernel loses no route",
+        quick: false,
+        run: restart::they_stay_away,
+        lacks: without_llgr,
+    },
+    Feature {
+        name: "bfd",
+        title: "BFD (RFC 5880, 5881, 5882)",
+        what: "100 ms x 3, up at both ends; the path falls silent: no session at either end within 3 s of a hold time of 9 s, no route; it heals: all is back",
+        quick: false,
+        run: restart::bfd,
+        lacks: |kind| {
+            matches!(kind, Kind::Gobgp | Kind::Openbgpd | Kind::Exabgp)
+                .then_some("has no BFD in this version")
+        },
     },
     Feature {
         name: "limit-ours",

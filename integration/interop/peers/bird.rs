@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use integration::lab::Process;
 
 use super::{Host, Peer, Route, numbers};
-use crate::spec::{Announce, Family, Restart, Speaker, router_id};
+use crate::spec::{Announce, Family, LONG_LIVED, Restart, Speaker, router_id};
 
 pub(super) struct Bird {
     host: Host,
@@ -68,6 +68,11 @@ impl Peer for Bird {
         self.birdc(&format!("reload in {}", self.name(neighbour))).map(drop)
     }
 
+    fn watched(&self, neighbour: IpAddr) -> anyhow::Result<bool> {
+        let text = self.birdc("show bfd sessions")?;
+        Ok(text.lines().any(|l| l.starts_with(&neighbour.to_string()) && l.contains(" Up ")))
+    }
+
     fn describe(&self, neighbour: IpAddr) -> anyhow::Result<String> {
         self.birdc(&format!("show protocols all {}", self.name(neighbour)))
     }
@@ -94,6 +99,9 @@ fn conf(speaker: &Speaker) -> String {
             announce.prefix
         );
     }
+    if speaker.neighbours.iter().any(|n| n.bfd) {
+        text += "protocol bfd { interface \"*\" { interval 100 ms; multiplier 3; }; }\n";
+    }
     for n in &speaker.neighbours {
         let _ = writeln!(
             text,
@@ -113,11 +121,18 @@ fn conf(speaker: &Speaker) -> String {
             (n.client, " rr client;"),
             (n.extended_message, " enable extended messages on;"),
             (n.graceful_restart != Restart::No, " graceful restart on;"),
+            (n.bfd, " bfd on;"),
             (n.graceful_restart == Restart::No, " graceful restart off;"),
         ] {
             if on {
                 let _ = writeln!(text, "{line}");
             }
+        }
+        if n.graceful_restart != Restart::No {
+            let _ = writeln!(text, " graceful restart time {};", n.graceful_restart.time());
+        }
+        if n.graceful_restart == Restart::LongLived {
+            let _ = writeln!(text, " long lived graceful restart on;\n long lived stale time {LONG_LIVED};");
         }
         for family in &n.families {
             let _ = write!(text, " {} {{ import all; export all;", channel(*family));

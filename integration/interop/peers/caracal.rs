@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 
 use super::{Host, Peer, Route};
-use crate::spec::{Announce, Family, Neighbour, Restart, Speaker, router_id};
+use crate::spec::{Announce, Family, LONG_LIVED, Neighbour, Restart, SHORT_RESTART, Speaker, router_id};
 
 pub(super) struct Caracal {
     host: Host,
@@ -82,6 +82,7 @@ impl Peer for Caracal {
                 originator: path["originatorId"].as_str().and_then(|a| a.parse().ok()),
                 clusters: each("clusterList").iter().filter_map(|a| a.as_str()?.parse().ok()).collect(),
                 stale: path["stale"] == true,
+                long_lived: path["longLived"] == true,
             });
         }
         Ok(routes)
@@ -94,6 +95,11 @@ impl Peer for Caracal {
     fn refresh(&mut self, _: IpAddr) -> anyhow::Result<()> {
         self.process.signal(Signal::SIGHUP);
         Ok(())
+    }
+
+    fn watched(&self, neighbour: IpAddr) -> anyhow::Result<bool> {
+        let answer = self.ask(&json!({ "get": "neighbor", "peer": neighbour }))?;
+        Ok(answer.iter().any(|line| line["neighbor"]["bfd"]["state"] == "up"))
     }
 
     fn describe(&self, neighbour: IpAddr) -> anyhow::Result<String> {
@@ -139,7 +145,8 @@ fn neighbour(n: &Neighbour, filters: &[&String]) -> Value {
         "holdTime": 9,
         "connectRetry": 1,
         "export": filters,
-        "gracefulRestart": { "enabled": n.graceful_restart != Restart::No, "restartTime": 60 },
+        "gracefulRestart": { "enabled": n.graceful_restart != Restart::No, "restartTime": n.graceful_restart.time() },
+        "bfd": n.bfd,
         "extendedMessage": n.extended_message,
         "routeReflectorClient": n.client,
         "extendedNextHop": n.extended_next_hop,
@@ -147,6 +154,13 @@ fn neighbour(n: &Neighbour, filters: &[&String]) -> Value {
     let mut set = |key: &str, value: Value| {
         map[key] = value;
     };
+    if n.graceful_restart == Restart::LongLived {
+        let times = json!({ "enabled": true, "restartTime": SHORT_RESTART, "longLived": { "staleTime": LONG_LIVED } });
+        set("gracefulRestart", times);
+    }
+    if n.bfd {
+        set("bfd", json!({ "minTx": "100ms", "minRx": "100ms", "multiplier": 3 }));
+    }
     if let Some(password) = n.password {
         set("password", json!(password));
     }

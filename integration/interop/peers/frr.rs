@@ -8,14 +8,15 @@ use anyhow::Context as _;
 use integration::lab::Process;
 use serde_json::{Deserializer, Value};
 
-use super::{Host, Peer, Route, numbers};
-use crate::spec::{Announce, Family, Restart, Speaker, router_id};
+use super::{Host, LLGR_STALE, Peer, Route, numbers};
+use crate::spec::{Announce, Family, LONG_LIVED, Restart, SHORT_RESTART, Speaker, router_id};
 use crate::wait::wait;
 
 pub(super) struct Frr {
     host: Host,
     zebra: Process,
     bgpd: Process,
+    bfdd: Option<Process>,
     speaker: Speaker,
 }
 
@@ -46,7 +47,8 @@ impl Frr {
             host.process(daemon, &argv)
         };
         let (zebra, bgpd) = (make("zebra", &empty), make("bgpd", &file));
-        Ok(Self { host, zebra, bgpd, speaker: speaker.clone() })
+        let bfdd = speaker.neighbours.iter().any(|n| n.bfd).then(|| make("bfdd", &empty));
+        Ok(Self { host, zebra, bgpd, bfdd, speaker: speaker.clone() })
     }
 
     fn vtysh(&self, commands: &[String]) -> anyhow::Result<String> {
@@ -75,6 +77,9 @@ impl Peer for Frr {
                 Duration::from_secs(10),
                 || if socket.exists() { Ok(()) } else { Err("no zebra".to_owned()) },
             )?;
+        }
+        if let Some(bfdd) = self.bfdd.as_mut().filter(|_| !again) {
+            bfdd.start()?;
         }
         self.bgpd.start()
     }
@@ -114,7 +119,11 @@ impl Peer for Frr {
                     next_hop: path["nexthops"][0]["ip"].as_str().and_then(|a| a.parse().ok()),
                     as_path: path["aspath"]["string"].as_str().map(numbers).unwrap_or_default(),
                     local_pref: path["locPrf"].as_u64().and_then(|v| v.try_into().ok()),
-                    communities: list(&path["community"]),
+                    // This one it names.
+                    communities: list(&path["community"])
+                        .into_iter()
+                        .map(|c| if c == "llgrStale" { LLGR_STALE.to_owned() } else { c })
+                        .collect(),
                     large: list(&path["largeCommunity"]),
                     extended: path["extendedCommunity"]["string"]
                         .as_str()
@@ -144,6 +153,12 @@ impl Peer for Frr {
         self.vtysh(&[format!("clear bgp {neighbour} in")]).map(drop)
     }
 
+    fn watched(&self, neighbour: IpAddr) -> anyhow::Result<bool> {
+        let all: Value = serde_json::from_str(&self.vtysh(&["show bfd peers json".to_owned()])?)?;
+        let of = neighbour.to_string();
+        Ok(all.as_array().into_iter().flatten().any(|p| p["peer"] == of && p["status"] == "up"))
+    }
+
     fn describe(&self, neighbour: IpAddr) -> anyhow::Result<String> {
         Ok(serde_json::to_string_pretty(&self.neighbour(neighbour)?)?)
     }
@@ -165,8 +180,15 @@ fn conf(speaker: &Speaker) -> String {
         speaker.asn,
         router_id(speaker.number)
     );
-    if speaker.neighbours.iter().any(|n| n.graceful_restart == Restart::Both) {
+    if speaker.neighbours.iter().any(|n| matches!(n.graceful_restart, Restart::Both | Restart::LongLived)) {
         text += " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n";
+    }
+    if speaker.neighbours.iter().any(|n| n.graceful_restart == Restart::LongLived) {
+        let _ = writeln!(
+            text,
+            " bgp graceful-restart restart-time {SHORT_RESTART}\n \
+             bgp long-lived-graceful-restart stale-time {LONG_LIVED}"
+        );
     }
     for n in &speaker.neighbours {
         let at = n.address();
@@ -181,6 +203,9 @@ fn conf(speaker: &Speaker) -> String {
         }
         if n.ttl_security {
             let _ = writeln!(text, " neighbor {at} ttl-security hops 1");
+        }
+        if n.bfd {
+            let _ = writeln!(text, " neighbor {at} bfd 3 100 100");
         }
         if n.extended_next_hop {
             let _ = writeln!(text, " neighbor {at} capability extended-nexthop");

@@ -8,7 +8,7 @@ use integration::lab::Process;
 use serde_json::Value;
 
 use super::{Host, Peer, Route, community};
-use crate::spec::{Announce, Family, Restart, Speaker, address, router_id};
+use crate::spec::{Announce, Family, LONG_LIVED, Restart, Speaker, address, router_id};
 use crate::wait::wait;
 
 pub(super) struct Gobgp {
@@ -191,8 +191,13 @@ fn conf(speaker: &Speaker) -> String {
             );
         }
         if n.graceful_restart != Restart::No {
-            text += "[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n\
-                     notification-enabled = true\n";
+            let long_lived = n.graceful_restart == Restart::LongLived;
+            let _ = writeln!(
+                text,
+                "[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = {}\n\
+                 notification-enabled = true\nlong-lived-enabled = {long_lived}",
+                n.graceful_restart.time()
+            );
         }
         for family in &n.families {
             let _ = writeln!(
@@ -202,6 +207,12 @@ fn conf(speaker: &Speaker) -> String {
             );
             if n.graceful_restart != Restart::No {
                 text += "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n";
+            }
+            if n.graceful_restart == Restart::LongLived {
+                let _ = writeln!(
+                    text,
+                    "[neighbors.afi-safis.long-lived-graceful-restart.config]\nenabled = true\nrestart-time = {LONG_LIVED}"
+                );
             }
             if n.add_path {
                 text += "[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n";

@@ -34,7 +34,12 @@ pub(crate) struct Route {
     pub(crate) clusters: Vec<Ipv4Addr>,
     /// Kept over a restart of its neighbour.
     pub(crate) stale: bool,
+    /// Ours says: kept as the last resort. Others show it by the community [`LLGR_STALE`].
+    pub(crate) long_lived: bool,
 }
+
+/// RFC 9494 §4.
+pub(crate) const LLGR_STALE: &str = "65535:6";
 
 impl Route {
     pub(crate) fn new(prefix: IpNet) -> Self {
@@ -49,6 +54,7 @@ impl Route {
             originator: None,
             clusters: Vec::new(),
             stale: false,
+            long_lived: false,
         }
     }
 }
@@ -67,6 +73,10 @@ pub(crate) trait Peer {
     fn withdraw(&mut self, announce: &Announce) -> anyhow::Result<()>;
     /// Asks a neighbour for its routes again (RFC 2918).
     fn refresh(&mut self, neighbour: IpAddr) -> anyhow::Result<()>;
+    /// Whether it says that its BFD session with a neighbour is up.
+    fn watched(&self, neighbour: IpAddr) -> anyhow::Result<bool> {
+        anyhow::bail!("it has no BFD session with {neighbour}")
+    }
     /// What it knows about the session with a neighbour, in its own words.
     fn describe(&self, neighbour: IpAddr) -> anyhow::Result<String>;
 }
