@@ -346,6 +346,15 @@ impl Speaker {
         self.end_help(now, index, over);
     }
 
+    /// What is kept of a peer over its restart becomes long-lived stale.
+    fn begin_long_lived(&mut self, index: PeerIndex, family: Family) {
+        let Some(keep) = self.peer(index).map(|p| p.epoch[family.index()]) else { return };
+        match family {
+            Family::Ipv4Unicast => self.v4.mark_long_lived(index, keep),
+            Family::Ipv6Unicast => self.v6.mark_long_lived(index, keep),
+        }
+    }
+
     fn report_long_lived(&mut self, index: PeerIndex, before: [Option<Time>; 2]) {
         let Some(peer) = self.peer(index) else { return };
         let (name, helper) = (peer.name.clone(), peer.helper);

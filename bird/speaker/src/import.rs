@@ -302,15 +302,6 @@ impl Speaker {
     }
 
     pub(crate) fn reimport_family(&mut self, index: PeerIndex, family: Family) {
-        self.reimport_some(index, family, false);
-    }
-
-    /// What is kept of a peer over its restart becomes long-lived stale.
-    pub(crate) fn begin_long_lived(&mut self, index: PeerIndex, family: Family) {
-        self.reimport_some(index, family, true);
-    }
-
-    fn reimport_some(&mut self, index: PeerIndex, family: Family, long_lived: bool) {
         let Some(peer) = self.peers.get(usize::from(index)).and_then(Option::as_deref) else { return };
         let Some(source) = self.core.sources.get(usize::from(index)) else { return };
         let at = peer.established.unwrap_or(usize::MAX);
@@ -331,19 +322,11 @@ impl Speaker {
         match family {
             Family::Ipv4Unicast => {
                 let judged = self.v4.judged_paths(index, judge);
-                if long_lived {
-                    self.v4.make_long_lived(&mut self.core, importer, judged);
-                } else {
-                    self.v4.reimport(&mut self.core, importer, judged);
-                }
+                self.v4.reimport(&mut self.core, importer, judged);
             }
             Family::Ipv6Unicast => {
                 let judged = self.v6.judged_paths(index, judge);
-                if long_lived {
-                    self.v6.make_long_lived(&mut self.core, importer, judged);
-                } else {
-                    self.v6.reimport(&mut self.core, importer, judged);
-                }
+                self.v6.reimport(&mut self.core, importer, judged);
             }
         }
     }
@@ -538,34 +521,6 @@ impl<N: Net> Rib<N> {
         }
         let flags = path.flags | path_flag::EDITED;
         self.announce_at(core, id, Path { attr: marked, flags, ..path }, Some(path.attr))
-    }
-
-    /// What is kept of a peer from sessions before `epoch` becomes long-lived stale; what must not, goes (RFC 9494 §4.2).
-    fn make_long_lived(
-        &mut self,
-        core: &mut Core,
-        importer: Importer<'_>,
-        judged: Vec<(N, Path, ImportReason)>,
-    ) {
-        let (mut kept, mut gone) = (Vec::new(), Vec::new());
-        for (net, path, reason) in judged {
-            if path.epoch == importer.epoch && !path.is_long_lived() {
-                continue;
-            }
-            let filtered = self.table.find(net).and_then(|id| {
-                self.table.paths(id).iter().find(|p| p.peer == path.peer && p.rx_id == path.rx_id)
-            });
-            let excluded = |attr: AttrId| core.store.attrs.key(attr).has(flag::NO_LLGR);
-            if excluded(path.attr) || filtered.is_some_and(|p| excluded(p.attr)) {
-                gone.push((net, path.rx_id));
-            } else {
-                kept.push((net, Path { flags: path.flags | path_flag::LONG_LIVED, ..path }, reason));
-            }
-        }
-        for (net, rx_id) in gone {
-            self.withdraw(core, net, importer.peer, rx_id);
-        }
-        self.reimport(core, importer, kept);
     }
 
     fn has_path(&self, net: N, peer: PeerIndex, rx_id: u32) -> bool {

@@ -296,3 +296,49 @@ fn a_new_filter_applies_to_what_is_kept_and_the_mark_stays() {
     world.run(secs(60));
     assert!(path(&world, 0, 1).is_none());
 }
+
+/// A big table is marked in steps, between which everything else goes on; what comes back meanwhile is fresh.
+#[test]
+fn a_big_table_becomes_stale_in_steps() {
+    use bird_packet::{Capability, Family, LlgrFamily};
+    use harness::wire::{Wire, end_of_rib, graceful_open, passive, router, routes};
+    let count = 20_000;
+    let mut wire = Wire::new(router(vec![tuned(passive(1), long(600)), passive(2)]));
+    let mut open = graceful_open(1, false, true);
+    let family = Family::Ipv4Unicast.into();
+    let asked = LlgrFamily { family, forwarding_kept: true, stale_time: 500 };
+    open.capabilities.push(Capability::LongLivedGracefulRestart(vec![asked]));
+    let conn = wire.session(1, &open);
+    wire.session(2, &harness::wire::open(2));
+    wire.feed(conn, &routes(1, 0, count));
+    wire.feed(conn, &end_of_rib());
+    wire.close(conn);
+    wire.now += secs(31);
+    wire.speaker.handle(wire.now, Input::Tick);
+    let marked = |wire: &Wire| wire.heard(1).iter().filter(|p| p.long_lived).count();
+    assert_eq!(marked(&wire), 0);
+    let mut steps = 0;
+    let mut before = 0;
+    while wire.speaker.next_timeout() == Some(wire.now) {
+        while wire.speaker.poll().is_some() {
+            steps += 1;
+        }
+        let now = marked(&wire);
+        assert!(now - before <= 10_000 * (steps + 1), "{before} to {now}");
+        before = now;
+        steps += 1;
+        assert!(steps < 1000);
+    }
+    assert_eq!(marked(&wire), count as usize);
+    assert!(wire.heard(1).iter().all(marked_path));
+    let sets = wire.speaker.totals().attribute_sets;
+    assert!(sets <= 4, "one set of attributes for all: {sets}");
+    let back = wire.session(1, &open);
+    wire.feed(back, &routes(1, 0, count / 2));
+    wire.feed(back, &end_of_rib());
+    assert_eq!((wire.heard(1).len(), marked(&wire)), (count as usize / 2, 0));
+}
+
+fn marked_path(path: &PathView) -> bool {
+    path.long_lived && marked(Some(path))
+}

@@ -11,6 +11,7 @@ pub(crate) mod local;
 pub(crate) mod net;
 pub(crate) mod nexthop;
 pub(crate) mod routes;
+pub(crate) mod stale;
 pub(crate) mod table;
 
 /// Index of a slab entry; slabs of more than 2^32 entries do not fit the memory of any machine this runs on.

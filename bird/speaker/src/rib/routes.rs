@@ -9,6 +9,7 @@ use super::decide::{Decision, PeerRank};
 use super::local::LocalRoutes;
 use super::net::Net;
 use super::nexthop::{Change, NhId};
+use super::stale::Purge;
 use super::table::{DestId, Path, PeerIndex, Table, dest_flag, path_flag};
 use crate::aggregate::Aggregates;
 use crate::export::group::Group;
@@ -53,20 +54,6 @@ pub(crate) enum Announced {
     Refused,
 }
 
-/// Paths of a session that are to go, unless they were said again since.
-#[derive(Debug, Clone, Copy)]
-struct Purge {
-    peer: PeerIndex,
-    /// The session whose paths stay.
-    keep: u8,
-    /// Those of the session before it stay too.
-    keep_previous: bool,
-    /// Destinations still to be looked at.
-    left: usize,
-}
-
-/// Destinations looked at in one step of a purge.
-const PURGE_STEP: usize = 1 << 15;
 /// Table, export groups and kernel changes of one family.
 pub(crate) struct Rib<N: Net> {
     pub(crate) table: Table<N>,
@@ -77,8 +64,8 @@ pub(crate) struct Rib<N: Net> {
     pub(super) fib_dirty_at: usize,
     /// ADD-PATH slots of paths that are gone.
     pub(super) dead_slots: Vec<u32>,
-    purges: Vec<Purge>,
-    purge_at: usize,
+    pub(super) purges: Vec<Purge>,
+    pub(super) purge_at: usize,
     /// Destinations with a path whose next hop is asked for.
     awaiting: HashMap<NhId, Vec<DestId>, foldhash::fast::FixedState>,
     /// Paths held per peer, filtered ones included.
@@ -263,7 +250,7 @@ impl<N: Net> Rib<N> {
         true
     }
 
-    fn remove(&mut self, core: &mut Core, id: DestId, at: usize) {
+    pub(super) fn remove(&mut self, core: &mut Core, id: DestId, at: usize) {
         let had_best = self.table.best_at(id).is_some();
         let path = self.table.take(id, at);
         let before = self.table.best_at(id);
@@ -361,50 +348,6 @@ impl<N: Net> Rib<N> {
         for group in self.groups.iter_mut().flatten() {
             group.mark_all(&self.table);
         }
-    }
-
-    /// Removes a peer's paths, except those of session `keep`, and of the one before it if asked. In steps.
-    pub(crate) fn purge(&mut self, peer: PeerIndex, keep: u8, keep_previous: bool) {
-        self.purges.retain(|p| p.peer != peer);
-        if self.received_from(peer) > 0 {
-            self.purges.push(Purge { peer, keep, keep_previous, left: self.table.dest_bound() });
-        }
-    }
-
-    pub(crate) fn is_purging(&self) -> bool {
-        !self.purges.is_empty()
-    }
-
-    /// One step of the purges; all of them share the walk.
-    pub(crate) fn purge_step(&mut self, core: &mut Core) {
-        let bound = self.table.dest_bound();
-        let longest = self.purges.iter().map(|p| p.left).max().unwrap_or(0);
-        let step = longest.min(PURGE_STEP).min(bound);
-        for _ in 0..step {
-            if self.purge_at >= bound {
-                self.purge_at = 0;
-            }
-            let id = super::index32(self.purge_at);
-            self.purge_at += 1;
-            let mut at = self.table.paths(id).len();
-            while at > 0 {
-                at -= 1;
-                let path = self.table.paths(id)[at];
-                let goes = self.purges.iter().any(|p| {
-                    p.peer == path.peer
-                        && (p.keep != path.epoch || path.is_long_lived())
-                        && !(p.keep_previous && p.keep.wrapping_sub(1) == path.epoch)
-                });
-                if goes {
-                    self.remove(core, id, at);
-                }
-            }
-        }
-        for purge in &mut self.purges {
-            purge.left = purge.left.saturating_sub(step.max(1));
-        }
-        let received = &self.received;
-        self.purges.retain(|p| p.left > 0 && received[usize::from(p.peer)] > 0);
     }
 
     /// The paths of one peer, to be evaluated again, with their attributes as received.
