@@ -17,8 +17,8 @@ use bird_speaker::watch::{RestartStanding, Watched};
 
 use crate::api::BfdView;
 
-/// A session that is down speaks once a second at most (RFC 5880 §6.8.3), so a peer that began anew is heard by then.
-const SLOW: Duration = Duration::from_secs(1);
+/// What the loop may be late in hearing of a failure.
+const SLACK: Duration = Duration::from_millis(100);
 /// How long a view waits for the thread.
 const ANSWER: Duration = Duration::from_millis(20);
 /// A thread that could not be started is tried again after this.
@@ -263,14 +263,9 @@ fn params(peer: &Watched<'_>) -> Params {
 /// What a BFD failure says about a peer; `None`: nothing that BGP should act on.
 fn judge(peer: &Watched<'_>, down: Down) -> Option<Witness> {
     // A peer that restarts may have its BGP session again before its BFD is missed, or says that it began anew. What
-    // BFD knows is then older than the session.
-    let detection = peer.bfd.min_rx.saturating_mul(peer.bfd.multiplier.into());
-    let knows = match (down.cause, down.remote_diag) {
-        (Cause::DetectionTimeExpired, _) => detection,
-        (Cause::NeighborSignaled, Diag::NONE) => detection + SLOW,
-        _ => Duration::ZERO,
-    };
-    if peer.up_for.is_some_and(|age| age < knows) {
+    // BFD knows is then older than the session. One that does not hear us says so with a diagnostic.
+    let heard_now = down.cause == Cause::NeighborSignaled && down.remote_diag != Diag::NONE;
+    if !heard_now && peer.up_for.is_some_and(|age| age < down.silent_for + SLACK) {
         return None;
     }
     let restart = match peer.restart {
@@ -317,6 +312,7 @@ mod tests {
             cause,
             remote_diag,
             control_plane_independent,
+            silent_for: Duration::from_millis(300),
         };
         let silent = down(Cause::DetectionTimeExpired, Diag::NONE, false);
         let silent_alone = down(Cause::DetectionTimeExpired, Diag::NONE, true);
@@ -335,9 +331,9 @@ mod tests {
             (Some(5_000), Agreed, false, admin, None),
             // The session is younger than what BFD knows.
             (Some(200), Agreed, false, silent, None),
-            (Some(301), Agreed, false, silent, drop),
-            (Some(1_200), Agreed, false, anew, None),
-            (Some(1_301), Agreed, false, anew, drop),
+            (Some(401), Agreed, false, silent, drop),
+            (Some(200), Agreed, false, anew, None),
+            (Some(401), Agreed, false, anew, drop),
             // The peer does not hear us, now.
             (Some(10), Agreed, false, unheard, drop),
         ] {

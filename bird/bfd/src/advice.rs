@@ -70,7 +70,8 @@ mod tests {
             (NeighborSignaled, false, [Drop, Drop, Keep, Ignore]),
         ];
         for (cause, control_plane_independent, want) in table {
-            let down = Down { cause, remote_diag: Diag::NONE, control_plane_independent };
+            let silent_for = std::time::Duration::ZERO;
+            let down = Down { cause, remote_diag: Diag::NONE, control_plane_independent, silent_for };
             assert_eq!(columns.map(|column| react(&down, column)), want, "{down:?}");
         }
     }

@@ -35,6 +35,9 @@ pub struct Down {
     pub remote_diag: Diag,
     /// Both ends had set the C bit: a restart of a control plane cannot have caused this (RFC 5882 §4.3.1).
     pub control_plane_independent: bool,
+    /// How long ago the peer was last heard to say that its end works. A user's own session with the peer that began
+    /// since is newer than this failure.
+    pub silent_for: Duration,
 }
 
 /// How we know that a session is down.

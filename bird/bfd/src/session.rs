@@ -81,6 +81,8 @@ pub(crate) struct Session {
     /// The interval from which `next_tx` was drawn.
     drawn_from: Option<Duration>,
     heard: Option<Time>,
+    /// When the peer last said that its end is up, or coming up.
+    alive: Time,
     expires: Option<Time>,
     leaves: Option<Time>,
     /// The user was told Up.
@@ -114,6 +116,7 @@ impl Session {
             next_tx: None,
             drawn_from: None,
             heard: None,
+            alive: now,
             expires: None,
             leaves: None,
             reported: false,
@@ -187,6 +190,9 @@ impl Session {
             self.on_final();
         }
         self.heard = Some(now);
+        if matches!(packet.state, State::Init | State::Up) {
+            self.alive = now;
+        }
         if self.state == State::AdminDown {
             self.reschedule(now, sink);
             return Err(Discard::AdminDown);
@@ -383,11 +389,11 @@ impl Session {
             }
             self.downs = self.downs.saturating_add(1);
         }
-        self.report_down(cause, sink);
+        self.report_down(now, cause, sink);
         self.enter(now, State::Down, diag);
     }
 
-    fn report_down(&mut self, cause: Cause, sink: &mut impl Sink) {
+    fn report_down(&mut self, now: Time, cause: Cause, sink: &mut impl Sink) {
         self.report_at = None;
         if std::mem::take(&mut self.reported) {
             let down = Down {
@@ -395,13 +401,14 @@ impl Session {
                 remote_diag: self.remote.diag,
                 control_plane_independent: self.params.control_plane_independent
                     && self.remote.control_plane_independent,
+                silent_for: now.saturating_sub(self.alive),
             };
             sink.event(Event { key: self.key, change: Change::Down(down) });
         }
     }
 
     fn shut(&mut self, now: Time, sink: &mut impl Sink) {
-        self.report_down(Cause::LocalAdminDown, sink);
+        self.report_down(now, Cause::LocalAdminDown, sink);
         self.enter(now, State::AdminDown, Diag::ADMINISTRATIVELY_DOWN);
         self.send_change(now, sink);
     }

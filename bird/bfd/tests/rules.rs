@@ -36,12 +36,19 @@ struct Bench {
     engine: Engine,
     now: Time,
     events: Vec<Change>,
+    silent_for: Option<Duration>,
     gone: bool,
 }
 
 impl Bench {
     fn new(params: Params) -> (Self, Vec<ControlPacket>) {
-        let mut bench = Self { engine: Engine::new(7), now: ms(1_000), events: Vec::new(), gone: false };
+        let mut bench = Self {
+            engine: Engine::new(7),
+            now: ms(1_000),
+            events: Vec::new(),
+            silent_for: None,
+            gone: false,
+        };
         let first = bench.set(params);
         (bench, first)
     }
@@ -92,7 +99,14 @@ impl Bench {
                 }
                 Output::Event(Event { key: of, change }) => {
                     assert_eq!(of, key());
-                    self.events.push(change);
+                    // How long is a matter of its own test.
+                    self.events.push(match change {
+                        Change::Down(down) => {
+                            self.silent_for = Some(down.silent_for);
+                            Change::Down(Down { silent_for: Duration::ZERO, ..down })
+                        }
+                        Change::Up => Change::Up,
+                    });
                 }
                 Output::Gone { .. } => self.gone = true,
             }
@@ -156,7 +170,30 @@ fn gaps(sent: &[(Time, ControlPacket)]) -> Vec<Duration> {
 }
 
 fn down(cause: Cause) -> Change {
-    Change::Down(Down { cause, remote_diag: Diag::NONE, control_plane_independent: false })
+    Change::Down(Down {
+        cause,
+        remote_diag: Diag::NONE,
+        control_plane_independent: false,
+        silent_for: Duration::ZERO,
+    })
+}
+
+/// A user may have a newer word from the peer than what BFD missed.
+#[test]
+fn a_failure_says_how_old_the_last_good_word_is() {
+    let mut bench = Bench::up(plain());
+    let up = bench.packet(State::Up);
+    bench.receive(up);
+    bench.pass(ms(1_000));
+    assert_eq!(bench.silent_for, Some(ms(900)), "the detection time");
+    // It began anew: what counts is when it was last up, not that it speaks.
+    let mut bench = Bench::up(plain());
+    let up = bench.packet(State::Up);
+    bench.receive(up);
+    bench.pass(ms(700));
+    let anew = ControlPacket { your_discriminator: 0, ..bench.packet(State::Down) };
+    bench.receive(anew);
+    assert_eq!((&bench.events[..], bench.silent_for), (&[down(Cause::NeighborSignaled)][..], Some(ms(700))));
 }
 
 #[test]

@@ -219,7 +219,12 @@ mod tests {
     }
 
     fn down(cause: Cause) -> Change {
-        Change::Down(Down { cause, remote_diag: Diag::NONE, control_plane_independent: false })
+        Change::Down(Down {
+            cause,
+            remote_diag: Diag::NONE,
+            control_plane_independent: false,
+            silent_for: std::time::Duration::ZERO,
+        })
     }
 
     #[test]
