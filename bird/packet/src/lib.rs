@@ -31,6 +31,7 @@ mod capability;
 mod context;
 mod cursor;
 mod header;
+pub mod mrt;
 mod nlri;
 mod notification;
 mod open;

@@ -10,6 +10,7 @@ pub use self::census::{Census, FamilyTotals, RouteCounts};
 pub use self::neighbor::{
     CapabilityView, ConnectionView, NeighborView, Offered, PeerRestartView, Said, SettingsView, TimersView,
 };
+pub use self::raw::{RawPath, RawPeer, RawWalk};
 pub use self::walk::{PathQuery, Walk, Withheld};
 use crate::config::PeerConfig;
 use crate::export::group::{Group, ToldCounts};
@@ -30,6 +31,7 @@ use crate::speaker::Speaker;
 
 mod census;
 mod neighbor;
+mod raw;
 mod walk;
 
 /// A peer and its session.

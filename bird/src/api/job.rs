@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::cause::{Facts, Way, diagnose};
 use super::history::{History, Md5Drops, stamp};
+use super::mrt::Dump;
 use super::proto::{
     Cause, Down, End, Explained, Line, Neighbor, PeerRow, Refusal, Request, RoutesRequest, Summary,
 };
@@ -50,6 +51,7 @@ enum Stage {
     Peers { census: Census, names: Vec<String>, at: usize },
     Walk { walk: Walk, query: PathQuery, what: What, left: u64 },
     Exports { prefix: IpNet, peers: Vec<String>, at: usize },
+    Dump(Dump),
 }
 
 /// What a walk shows.
@@ -134,6 +136,17 @@ impl Seen<'_> {
                 Ok(goes(Stage::Count(Census::default())))
             }
             (Stage::Begin, Request::Routes(routes)) => self.begin_walk(routes),
+            (Stage::Begin, Request::MrtTable) => {
+                *self.rows += 1;
+                Ok(goes(Stage::Dump(Dump::begin(self.world, self.speaker, self.out))))
+            }
+            // Recordings are no jobs: they last.
+            (Stage::Begin, Request::MrtUpdates { .. }) => Ok(Outcome::Done { cut: false }),
+            (Stage::Dump(mut dump), _) => {
+                *self.rows += 1;
+                let done = dump.step(self.speaker, self.out);
+                Ok(if done { Outcome::Done { cut: false } } else { goes(Stage::Dump(dump)) })
+            }
             (Stage::Begin, Request::Explain { prefix, peer }) => {
                 self.begin_explanation(prefix, peer.as_deref())
             }

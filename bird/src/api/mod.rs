@@ -9,6 +9,7 @@
 pub(crate) mod cause;
 pub(crate) mod history;
 mod job;
+pub(crate) mod mrt;
 mod proto;
 mod socket;
 
@@ -28,6 +29,7 @@ pub use proto::{
 
 use history::History;
 use job::Job;
+use mrt::{Passing, Recording};
 
 /// The group that may connect, unless another is configured.
 pub const DEFAULT_GROUP: &str = "caracal";
@@ -91,6 +93,7 @@ struct Client {
     /// So much of the output is written.
     written: usize,
     job: Option<Job>,
+    recording: Option<Recording>,
     /// The other side will not ask any more.
     ended: bool,
     /// The socket takes no more for now.
@@ -166,6 +169,27 @@ impl Api {
         }
     }
 
+    /// Whether somebody takes messages as they pass, of those received or of those `sent`.
+    pub(crate) fn records(&self, sent: bool) -> bool {
+        self.clients.values().filter_map(|c| c.recording.as_ref()).any(|r| !sent || r.wants_sent())
+    }
+
+    /// A message passes.
+    pub(crate) fn record(&mut self, passing: &Passing<'_>) {
+        let mut awake = Vec::new();
+        for (token, client) in &mut self.clients {
+            let waiting = client.output.len() - client.written;
+            if let Some(recording) = &mut client.recording
+                && recording.take(passing, waiting, &mut client.output)
+            {
+                awake.push(*token);
+            }
+        }
+        for token in awake {
+            self.wake(token);
+        }
+    }
+
     fn wake(&mut self, token: Token) {
         if !self.turn.contains(&token) {
             self.turn.push(token);
@@ -202,6 +226,7 @@ impl Client {
             output: Vec::new(),
             written: 0,
             job: None,
+            recording: None,
             ended: false,
             full: false,
             since: Instant::now(),
@@ -235,8 +260,25 @@ impl Client {
         if self.output.len() - self.written >= HIGH_WATER {
             return Progress::Waits;
         }
+        if let Some(recording) = &self.recording {
+            // Anything that is said ends it.
+            if self.ended || self.input.contains(&b'\n') {
+                recording.end(&mut self.output);
+                self.recording = None;
+                self.input.clear();
+                return if self.flush() { Progress::More } else { Progress::Over };
+            }
+            return Progress::Waits;
+        }
         if self.job.is_none() {
             match self.question() {
+                Some(Ok(Request::MrtUpdates { peer, sent })) => match Recording::new(world, peer, sent) {
+                    Ok(recording) => {
+                        self.recording = Some(recording);
+                        return Progress::Waits;
+                    }
+                    Err(refusal) => job::put(&mut self.output, &Line::Error(refusal)),
+                },
                 Some(Ok(request)) => self.job = Some(Job::new(request)),
                 Some(Err(refusal)) => job::put(&mut self.output, &Line::Error(refusal)),
                 None if self.input.len() > LONGEST_REQUEST => return Progress::Over,

@@ -33,6 +33,17 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peer: Option<String>,
     },
+    /// The table as MRT records (RFC 6396).
+    MrtTable,
+    /// Messages as they pass, as MRT records, until the client says anything.
+    MrtUpdates {
+        /// Of this peer only, by name or address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
+        /// Those that we send too.
+        #[serde(default)]
+        sent: bool,
+    },
 }
 
 /// Which routes.
@@ -80,6 +91,8 @@ pub enum Line {
     Explanation(Box<Explained>),
     /// Whether one peer is told it.
     Export(Box<ExportView>),
+    /// MRT records, in base64.
+    Mrt(String),
     /// Everything is said.
     End(End),
     /// There is no answer.

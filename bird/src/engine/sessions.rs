@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bird_speaker::config::Config;
 use bird_speaker::io::{ConnectError, Dial};
@@ -11,6 +11,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 use super::{Engine, LAST_WORDS, READ_TURN, SEND_TURN, STALE_CALL};
+use crate::api::{self, mrt::Passing};
 use crate::conn::{Conn, Flushed};
 use crate::report;
 use crate::sock::{self, Options};
@@ -123,6 +124,7 @@ impl Engine {
                 Ok(0) => self.lost(id, "the peer closed the connection".into()),
                 Ok(n) => {
                     self.readable.push_back(id);
+                    self.record(id, &buffer[..n]);
                     self.pass(Input::Received { conn: id, data: &buffer[..n] });
                     self.carry_out();
                 }
@@ -134,6 +136,19 @@ impl Engine {
             }
         }
         self.drain();
+    }
+
+    /// Hands what arrives to who records it.
+    fn record(&mut self, id: ConnId, data: &[u8]) {
+        if !self.api.records(false) {
+            return;
+        }
+        let Some(speaker) = &self.speaker else { return };
+        let Some(peer) = speaker.raw_peer_of(id) else { return };
+        let at = SystemTime::now();
+        for bytes in api::mrt::messages(speaker.unfinished(id), data) {
+            self.api.record(&Passing { peer: &peer, sent: false, bytes: &bytes, at });
+        }
     }
 
     fn lost(&mut self, id: ConnId, reason: String) {
@@ -159,14 +174,21 @@ impl Engine {
 
     fn flush(&mut self, id: ConnId) {
         let now = self.elapsed();
-        let sent = &mut self.measure.sent;
+        let (sent, api) = (&mut self.measure.sent, &mut self.api);
         let (Some(conn), Some(speaker)) = (self.conns.get_mut(&id), &mut self.speaker) else { return };
         if conn.connecting {
             return;
         }
+        let tapped = if api.records(true) { speaker.raw_peer_of(id) } else { None };
         let flushed = conn.flush(|budget, out| {
             speaker.transmit(now, id, budget, out);
             sent.note(out);
+            if let Some(peer) = &tapped {
+                let at = SystemTime::now();
+                for bytes in out.iter().flat_map(|chunk| api::mrt::messages(&[], chunk)) {
+                    api.record(&Passing { peer, sent: true, bytes: &bytes, at });
+                }
+            }
         });
         match flushed {
             Ok(Flushed::All) if conn.closing => self.drop_conn(id),

@@ -8,7 +8,7 @@
 
 mod as_path;
 mod builder;
-mod canonical;
+pub(crate) mod canonical;
 mod fault;
 mod scan;
 mod set;

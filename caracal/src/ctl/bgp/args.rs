@@ -24,6 +24,9 @@ pub(crate) enum Bgp {
     Explain(BgpExplain),
     /// What a change of objects would do to each node's sessions, before it is made
     Diff(BgpDiff),
+    /// MRT files (RFC 6396) of this host's speaker
+    #[command(subcommand, arg_required_else_help = true)]
+    Mrt(Mrt),
 }
 
 /// `bgp config`.
@@ -136,4 +139,45 @@ pub(crate) struct BgpDiff {
     /// The form: ps, yaml or json
     #[arg(short, long, default_value = "ps", value_name = "FORMAT", value_parser = ["ps", "yaml", "json"])]
     pub(crate) output: String,
+}
+
+/// `bgp mrt …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mrt {
+    /// The table: what import took of all peers, and this host's own routes (TABLE_DUMP_V2)
+    Dump(MrtDump),
+    /// The messages of peers as they come (BGP4MP), until a limit or Ctrl-C
+    Record(MrtRecord),
+}
+
+/// `bgp mrt dump`.
+#[derive(Debug, Args)]
+pub(crate) struct MrtDump {
+    /// The file, or - for standard output
+    pub(crate) file: PathBuf,
+    /// The speaker's socket; without it as for bgp peers
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// `bgp mrt record`.
+#[derive(Debug, Args)]
+pub(crate) struct MrtRecord {
+    /// The file, or - for standard output
+    pub(crate) file: PathBuf,
+    /// Of this peer only, by its name or address
+    #[arg(long, value_name = "PEER")]
+    pub(crate) peer: Option<String>,
+    /// What this host sends too
+    #[arg(long)]
+    pub(crate) sent: bool,
+    /// End after so many seconds
+    #[arg(long, value_name = "NUMBER", default_value = "600")]
+    pub(crate) seconds: u64,
+    /// End when the file has so many megabytes
+    #[arg(long, value_name = "NUMBER", default_value = "100")]
+    pub(crate) megabytes: u64,
+    /// The speaker's socket; without it as for bgp peers
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
 }

@@ -20,6 +20,7 @@ pub(crate) async fn run(command: &Bgp, allow_mismatch: bool) -> Result<bool, Str
         Bgp::Peers(arguments) => live::peers(arguments),
         Bgp::Neighbor(arguments) => live::neighbor(arguments),
         Bgp::Routes(arguments) => live::routes(arguments),
+        Bgp::Mrt(command) => live::mrt(command),
         Bgp::Diff(arguments) => offline::diff(arguments, allow_mismatch).await,
     }
 }

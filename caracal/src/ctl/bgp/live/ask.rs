@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bird::api::{Refusal, Request, Socket};
 use nix::unistd::{Gid, Group};
@@ -12,6 +12,9 @@ use serde_json::Value;
 
 /// An agent that says nothing for this long is not going to.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A look at the clock this often while nothing comes.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// A connection to the speaker.
 #[derive(Debug)]
@@ -37,6 +40,56 @@ impl Agent {
         let patient = stream.set_read_timeout(Some(PATIENCE)).and(stream.set_write_timeout(Some(PATIENCE)));
         patient.map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Self { path, reader: BufReader::new(stream) })
+    }
+
+    /// Asks for what has no end by itself, and hands over the lines until `until` or until `each` wants no more. Whether
+    /// lines are missing.
+    pub(super) fn follow(
+        &mut self,
+        request: &Request,
+        until: Instant,
+        mut each: impl FnMut(Value) -> Result<bool, String>,
+    ) -> Result<bool, String> {
+        let at = self.path.display().to_string();
+        let lost = |e: &dyn std::fmt::Display| format!("{at}: the connection to the agent broke: {e}");
+        let mut question = serde_json::to_string(request).map_err(|e| format!("cannot ask: {e}"))?;
+        question.push('\n');
+        let stream = self.reader.get_mut();
+        stream.set_read_timeout(Some(GLANCE)).map_err(|e| lost(&e))?;
+        stream.write_all(question.as_bytes()).map_err(|e| lost(&e))?;
+        let (mut line, mut wanted, mut end) = (Vec::new(), true, None);
+        loop {
+            if end.is_none() && (!wanted || Instant::now() >= until) {
+                // Anything ends it; what is under way still comes.
+                self.reader.get_mut().write_all(b"\n").map_err(|e| lost(&e))?;
+                end = Some(Instant::now() + PATIENCE);
+            }
+            match self.reader.read_until(b'\n', &mut line) {
+                Ok(0) => return Err(format!("{at}: the agent ended the connection; it stopped")),
+                Ok(_) if line.ends_with(b"\n") => {}
+                Ok(_) => continue,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    if end.is_some_and(|end| Instant::now() >= end) {
+                        return Err(format!("{at}: the agent does not answer; its log may say why"));
+                    }
+                    continue;
+                }
+                Err(e) => return Err(lost(&e)),
+            }
+            let row: Value =
+                serde_json::from_slice(&line).map_err(|e| format!("{at}: the answer is not JSON: {e}"))?;
+            line.clear();
+            if let Some(end) = row.get("end") {
+                return Ok(end["cut"] == true);
+            }
+            if let Some(error) = row.get("error") {
+                let refusal: Refusal = super::typed(error)?;
+                return Err(format!("{}\n{}", refusal.text, refusal.fix));
+            }
+            if wanted {
+                wanted = each(row)?;
+            }
+        }
     }
 
     /// Asks, and hands over the lines of the answer. Whether a limit cut it.

@@ -6,6 +6,7 @@
 
 mod ask;
 mod explain;
+mod mrt;
 mod neighbor;
 mod peers;
 mod routes;
@@ -20,6 +21,7 @@ use super::args::{BgpExplain, BgpNeighbor, BgpPeers, BgpRoutes, BgpSummary, Live
 use crate::ctl::commands::console::{line, out};
 use crate::ctl::output::yaml::to_yaml;
 use ask::Agent;
+pub(super) use mrt::mrt;
 use text::Screen;
 
 /// `bgp summary`.
