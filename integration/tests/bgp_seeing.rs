@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use bird_packet::OpenMessage;
 use integration::lab::{Lab, Namespace, Process, eventually};
-use integration::picture::binary;
+use integration::picture::{Options, Picture, binary};
 use integration::raw::{self, RawPeer};
+use integration::router::RouterKind;
+use integration::store::StoreKind;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(40);
@@ -370,4 +372,48 @@ fn who_may_not_ask_is_told_what_to_do() {
     let said = String::from_utf8_lossy(&gone.stderr).into_owned();
     assert!(said.contains("no BGP speaker answers here"), "{said}");
     assert!(said.contains("systemctl start caracal-node"), "{said}");
+}
+
+/// A node of a cluster: two peers of its mesh and the router, each with routes, and a block told to all of them.
+#[test]
+fn a_node_answers_on_the_socket_in_its_run_directory() {
+    let options = Options {
+        store: StoreKind::Embedded,
+        router: RouterKind::Caracal,
+        split: false,
+        binary: binary().unwrap(),
+    };
+    let mut picture = Picture::new("see16", &options).unwrap();
+    picture.seed().unwrap();
+    picture.start_agents().unwrap();
+    picture.converged(Duration::from_mins(1)).unwrap();
+    let node = &picture.nodes[0];
+    let socket = picture.lab.file(&format!("run-{}/bgp.sock", node.name));
+    let ask = |words: &[&str]| -> Value {
+        let output = Command::new(binary().unwrap())
+            .args(["ctl", "bgp"])
+            .args(words)
+            .args(["-o", "json", "--socket", socket.to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let all = eventually(SOON, || {
+        let peers = ask(&["peers"]);
+        let up = peers.as_array().unwrap().iter().filter(|p| p["state"] == "Established").count();
+        if up == 3 { Ok(peers) } else { Err(format!("{peers:#}")) }
+    });
+    let peers = all.unwrap().0;
+    assert_eq!(peers.as_array().unwrap().len(), 3, "{peers:#}");
+    let explained = ask(&["explain", &node.block.to_string()]);
+    assert_eq!(explained["paths"][0]["from"], "static");
+    assert_eq!(explained["kernel"], "blackhole metric 0");
+    for export in explained["exports"].as_array().unwrap() {
+        assert_eq!(
+            (&export["accepted"], &export["reason"]),
+            (&true.into(), &"own-block".into()),
+            "{export:#}"
+        );
+    }
 }

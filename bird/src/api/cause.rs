@@ -364,7 +364,7 @@ fn notification(facts: &Facts<'_>, text: &str, sent: bool) -> Cause {
     if has("administrative") {
         return cause(
             if sent { CauseKind::Disabled } else { CauseKind::PeerAdmin },
-            format!("ended by an operator: {text}"),
+            text,
             "nothing, if that was meant; otherwise enable the session on the peer",
         );
     }

@@ -29,7 +29,7 @@ fn render(rows: &[Value], screen: &Screen) -> Result<String, String> {
         &format!("{}, {} established{without}", several(summary.peers, "peer"), summary.established),
     );
     out += &fact(
-        "Memory of",
+        "Holds",
         &format!(
             "{}, {}",
             several(summary.attribute_sets, "attribute set"),

@@ -19,8 +19,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SHARE: u32 = 10;
 
 /// Clocks and counters that move while nothing happens.
-const VOLATILE: [&str; 12] = [
+const VOLATILE: [&str; 13] = [
     "forMs",
+    "since",
     "upMs",
     "leftMs",
     "retryMs",
@@ -90,6 +91,10 @@ fn by_key(view: &View, rows: &[Value]) -> Rows {
 /// The row without what always moves.
 fn steady(row: &Value) -> Value {
     match row {
+        // A peer without a session goes through the states of its attempts; what counts is why it has none.
+        Value::Object(map) if map.get("cause").is_some_and(Value::is_object) => {
+            json!({"peer": map.get("name").or(map.get("peer")), "cause": row["cause"]["kind"], "routes": map.get("routes")})
+        }
         Value::Object(map) => {
             let kept = map.iter().filter(|(key, _)| !VOLATILE.contains(&key.as_str()));
             let steady = |(key, value): (&String, &Value)| match key.as_str() {
@@ -185,6 +190,9 @@ mod tests {
             told,
             [("changed", "a".to_owned()), ("added", "d".to_owned()), ("removed", "b".to_owned())]
         );
+        let trying = |state: &str, text: &str| json!({"name": "a", "state": state, "since": text, "cause": {"kind": "refused", "text": text}, "routes": []});
+        let attempts = [trying("Active", "a"), trying("Connect", "b")].map(|row| by_key(&VIEW, &[row]));
+        assert_eq!(super::changes(&attempts[0], &attempts[1]), [], "an attempt is no change");
         let changes = changes(&before, &now);
         assert_eq!(
             object(&changes[1]),
