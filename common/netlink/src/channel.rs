@@ -182,11 +182,23 @@ impl Channel {
         request: impl Fn(&mut Encoder),
         mut parse: impl FnMut(&Message<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>> {
-        let mut found = Vec::new();
+        self.fold(doing, request, |found: &mut Vec<T>, message| {
+            found.extend(parse(message)?);
+            Ok(())
+        })
+    }
+
+    /// The same, keeping only what `take` makes of each message; a dump that is asked for again begins with the default.
+    pub(crate) fn fold<T: Default>(
+        &mut self,
+        doing: &'static str,
+        request: impl Fn(&mut Encoder),
+        mut take: impl FnMut(&mut T, &Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<T> {
         for attempt in 0..DUMP_ATTEMPTS {
             back_off(attempt);
-            found.clear();
-            if self.dump_once(doing, &request, &mut parse, &mut found)? == Pass::Complete {
+            let mut found = T::default();
+            if self.dump_once(doing, &request, &mut take, &mut found)? == Pass::Complete {
                 return Ok(found);
             }
         }
@@ -197,8 +209,8 @@ impl Channel {
         &mut self,
         doing: &'static str,
         request: &impl Fn(&mut Encoder),
-        parse: &mut impl FnMut(&Message<'_>) -> Result<Option<T>, Malformed>,
-        found: &mut Vec<T>,
+        take: &mut impl FnMut(&mut T, &Message<'_>) -> Result<(), Malformed>,
+        found: &mut T,
     ) -> Result<Pass> {
         let failed = |source| Error::Socket { doing, source };
         self.out.clear();
@@ -256,11 +268,11 @@ impl Channel {
                     NLMSG_NOOP => {}
                     NLMSG_OVERRUN => pass = Pass::Interrupted,
                     _ if pass == Pass::Interrupted => {}
-                    _ => match parse(&message) {
-                        Ok(Some(item)) => found.push(item),
-                        Ok(None) => {}
-                        Err(m) => malformed = Some(m),
-                    },
+                    _ => {
+                        if let Err(m) = take(found, &message) {
+                            malformed = Some(m);
+                        }
+                    }
                 }
             }
         }

@@ -172,15 +172,25 @@ impl Netlink {
 
     /// Every route that the filter accepts.
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>> {
-        match filter.family {
-            Some(Family::V4) => self.dump_routes(Family::V4, &filter),
-            Some(Family::V6) => self.routes_v6(&filter),
-            None => {
-                let mut all = self.dump_routes(Family::V4, &filter)?;
-                all.extend(self.routes_v6(&filter)?);
-                Ok(all)
-            }
+        let families = self.fold_routes(filter, Vec::push)?;
+        Ok(families.into_iter().flatten().collect())
+    }
+
+    /// The same without keeping them: what `take` makes of the routes of each family, from the default on. Complete, as a
+    /// dump is: what came of one that had to be repeated does not count.
+    pub fn fold_routes<T: Default>(
+        &mut self,
+        filter: RouteFilter,
+        mut take: impl FnMut(&mut T, Route),
+    ) -> Result<Vec<T>> {
+        let mut folded = Vec::new();
+        if filter.family != Some(Family::V6) {
+            folded.push(self.dump_routes(Family::V4, &filter, &mut take)?);
         }
+        if filter.family != Some(Family::V4) {
+            folded.push(self.routes_v6(&filter, &mut take)?);
+        }
+        Ok(folded)
     }
 
     /// Every neighbour and every proxied address, of both families.
@@ -229,15 +239,25 @@ impl Netlink {
         }
     }
 
-    fn dump_routes(&mut self, family: Family, filter: &RouteFilter) -> Result<Vec<Route>> {
-        let answer = self.channel.dump(
+    fn dump_routes<T: Default>(
+        &mut self,
+        family: Family,
+        filter: &RouteFilter,
+        take: &mut impl FnMut(&mut T, Route),
+    ) -> Result<T> {
+        let answer = self.channel.fold(
             "dump of routes",
             |e| route::encode_dump(e, family, filter),
-            |m| Ok(route::parse(m)?.filter(|r| filter.accepts(r))),
+            |folded: &mut T, m| {
+                if let Some(route) = route::parse_if(m, filter)? {
+                    take(folded, route);
+                }
+                Ok(())
+            },
         );
         match answer {
             // A table that nobody wrote to yet does not exist.
-            Err(Error::Refused { errno: Errno::ENOENT, .. }) if filter.table.is_some() => Ok(Vec::new()),
+            Err(Error::Refused { errno: Errno::ENOENT, .. }) if filter.table.is_some() => Ok(T::default()),
             other => other,
         }
     }
@@ -245,7 +265,11 @@ impl Netlink {
     /// The kernel resumes a dump of IPv6 routes by counting: a route deleted meanwhile makes it skip one
     /// that exists, and it does not say so (`fib6_dump_table`). So a witness listens, and a dump during
     /// which a route went away is repeated.
-    fn routes_v6(&mut self, filter: &RouteFilter) -> Result<Vec<Route>> {
+    fn routes_v6<T: Default>(
+        &mut self,
+        filter: &RouteFilter,
+        take: &mut impl FnMut(&mut T, Route),
+    ) -> Result<T> {
         let mut witness = match self.witness.take() {
             Some(w) => w,
             None => {
@@ -253,16 +277,21 @@ impl Netlink {
             }
         };
         witness.join(Groups::ROUTE6)?;
-        let result = self.routes_v6_witnessed(filter, &mut witness);
+        let result = self.routes_v6_witnessed(filter, &mut witness, take);
         witness.leave(Groups::ROUTE6)?;
         self.witness = Some(witness);
         result
     }
 
-    fn routes_v6_witnessed(&mut self, filter: &RouteFilter, witness: &mut Monitor) -> Result<Vec<Route>> {
+    fn routes_v6_witnessed<T: Default>(
+        &mut self,
+        filter: &RouteFilter,
+        witness: &mut Monitor,
+        take: &mut impl FnMut(&mut T, Route),
+    ) -> Result<T> {
         witness.drain()?;
         for attempt in 0..ROUTE6_ATTEMPTS {
-            let found = self.dump_routes(Family::V6, filter)?;
+            let found = self.dump_routes(Family::V6, filter, take)?;
             let mut disturbed = false;
             loop {
                 let events = witness.try_next()?;

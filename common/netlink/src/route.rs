@@ -255,6 +255,8 @@ pub struct RouteFilter {
     pub table: Option<u32>,
     /// One owner, or all.
     pub proto: Option<u8>,
+    /// Everybody but this owner.
+    pub except_proto: Option<u8>,
 }
 
 impl RouteFilter {
@@ -270,6 +272,13 @@ impl RouteFilter {
         self
     }
 
+    /// Everybody's routes but this owner's, which are not even read.
+    #[must_use]
+    pub fn except(mut self, proto: u8) -> Self {
+        self.except_proto = Some(proto);
+        self
+    }
+
     /// Only this family.
     #[must_use]
     pub fn family(mut self, family: Family) -> Self {
@@ -281,6 +290,7 @@ impl RouteFilter {
         self.family.is_none_or(|f| f == route.family())
             && self.table.is_none_or(|t| t == route.table)
             && self.proto.is_none_or(|p| p == route.proto)
+            && self.except_proto != Some(route.proto)
     }
 }
 
@@ -381,6 +391,15 @@ pub(crate) fn encode_dump(e: &mut Encoder, family: Family, filter: &RouteFilter)
     if table > 255 {
         e.attr_u32(RTA_TABLE, table);
     }
+}
+
+/// [`parse`] for a dump: `None` also for what the filter leaves out.
+pub(crate) fn parse_if(message: &Message<'_>, filter: &RouteFilter) -> Result<Option<Route>, Malformed> {
+    let (head, _) = message.split(RTMSG)?;
+    if filter.except_proto.is_some_and(|proto| head[5] == proto) {
+        return Ok(None);
+    }
+    Ok(parse(message)?.filter(|route| filter.accepts(route)))
 }
 
 /// Reads a route message. `None` for what is no route of ours to see: other families, cached exceptions.

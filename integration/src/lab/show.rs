@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use caracal_netlink::{Family, Netlink, Route, RouteFilter, RouteKind, table};
+use caracal_netlink::{Family, Netlink, Route, RouteFilter, RouteKind};
 
 use super::Namespace;
 
@@ -14,7 +14,7 @@ const SCOPE_LINK: u8 = 253;
 pub fn show_routes(space: &Namespace) -> anyhow::Result<Vec<String>> {
     let mut netlink = Netlink::open_in(&space.path())?;
     let names: BTreeMap<u32, String> = netlink.links()?.into_iter().map(|l| (l.index, l.name)).collect();
-    let filter = RouteFilter { family: Some(Family::V4), table: Some(table::MAIN), proto: None };
+    let filter = RouteFilter::main().family(Family::V4);
     let mut routes = netlink.routes(filter).with_context(|| format!("lab: routes of {}", space.name()))?;
     routes.sort_by_key(|route| (route.dst, route.metric));
     Ok(routes.iter().map(|route| line(route, &names)).collect())

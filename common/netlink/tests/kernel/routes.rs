@@ -239,3 +239,23 @@ fn a_hundred_thousand_routes_go_in_come_back_and_go() {
     assert_eq!(nl.apply(&delete), []);
     assert_eq!(space.ip("route show proto bird").lines().count(), 0);
 }
+
+#[test]
+fn a_dump_can_be_folded_and_leave_an_owner_out() {
+    let Some(space) = Space::new("fold") else { return };
+    let mut nl = space.netlink();
+    let route = |n: u32, proto| Request::AddRoute(Route::blackhole(net(&format!("10.9.{n}.0/24")), proto));
+    let six = |n: u32, proto| Request::AddRoute(Route::blackhole(net(&format!("fd09:{n}::/64")), proto));
+    let all: Vec<_> =
+        (0..200).flat_map(|n| [route(n, 12), six(n, 12)]).chain([route(200, 99), six(200, 99)]).collect();
+    assert_eq!(nl.apply(&all), []);
+    let main = RouteFilter::main();
+    let counts = nl.fold_routes(main.proto(12), |count: &mut usize, _| *count += 1).unwrap();
+    assert_eq!(counts, [200, 200]);
+    let others = nl.routes(main.except(12)).unwrap();
+    assert_eq!(others.iter().filter(|r| r.proto == 99).count(), 2);
+    assert_eq!(others.iter().filter(|r| r.proto == 12).count(), 0);
+    let counts =
+        nl.fold_routes(main.proto(12).family(Family::V6), |count: &mut usize, _| *count += 1).unwrap();
+    assert_eq!(counts, [200]);
+}
