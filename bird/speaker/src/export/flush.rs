@@ -44,10 +44,6 @@ impl<N: Net> Group<N> {
     /// Works off up to a batch of marked slots.
     pub(super) fn flush(&mut self, table: &Table<N>, ctx: &mut ExportCtx<'_, N>) {
         self.next_seq();
-        let bound = if self.add_path { table.slot_bound() } else { table.dest_bound() };
-        if self.out.len() < bound {
-            self.out.resize(bound, NOTHING);
-        }
         let stop = self.dirty.len().min(self.dirty_at + BATCH);
         let mut items = Vec::with_capacity(stop - self.dirty_at);
         for i in self.dirty_at..stop {
@@ -107,11 +103,15 @@ impl<N: Net> Group<N> {
     /// Replaces what the group holds for a slot, and lists who must be told what. Every member `m` holds the slot exactly if
     /// there is something and it did not come from `m`.
     fn change(&mut self, slot: u32, new: Out, ctx: &mut ExportCtx<'_, N>, items: &mut Vec<Item>) {
-        let old = self.out[slot as usize];
+        let old = self.out.get(slot as usize).copied().unwrap_or(NOTHING);
         let gone = new.attr == AttrId::NONE;
         if old.attr == new.attr && old.own_as_done == new.own_as_done && (gone || old.from == new.from) {
             ctx.store.release(new.attr);
             return;
+        }
+        // Only up to what was ever told: a group that is told nothing, as inside a mesh, costs no memory.
+        if self.out.len() <= slot as usize {
+            self.out.resize(slot as usize + 1, NOTHING);
         }
         self.out[slot as usize] = Out { seq: self.seq, ..new };
         ctx.store.release(old.attr);

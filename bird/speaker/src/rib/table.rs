@@ -149,11 +149,6 @@ impl<N: Net> Table<N> {
         self.dests.len()
     }
 
-    /// Upper bound of ADD-PATH slots.
-    pub(crate) fn slot_bound(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Paths held, filtered ones included.
     pub(crate) fn path_count(&self) -> usize {
         self.paths
