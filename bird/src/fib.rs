@@ -234,6 +234,14 @@ impl Fib {
         self.refused.values().map(|r| r.due).min()
     }
 
+    /// What the kernel should show for a route that was given out; none if it cannot be there now.
+    pub(crate) fn should_be(&self, kernel: &Kernel, prefix: IpNet, wanted: &FibRoute) -> Option<Route> {
+        if self.refused.contains_key(&prefix) {
+            return None;
+        }
+        self.as_route(kernel, prefix, wanted)
+    }
+
     fn add(&mut self, kernel: &Kernel, routes: Vec<(IpNet, Arc<FibRoute>)>, now: Instant) -> usize {
         let mut batch = Vec::with_capacity(routes.len());
         let mut purposes = Vec::with_capacity(routes.len());

@@ -15,6 +15,7 @@
 //! ```
 
 pub mod api;
+mod audit;
 mod bfd;
 mod calm;
 mod conn;

@@ -70,6 +70,10 @@ impl FibRoutes {
         }
     }
 
+    pub(crate) fn get(&self, id: u32) -> Option<&FibRoute> {
+        self.entries[id as usize].0.as_deref()
+    }
+
     pub(crate) fn route(&self, id: u32) -> Option<Arc<FibRoute>> {
         self.entries[id as usize].0.clone()
     }

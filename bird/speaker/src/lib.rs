@@ -78,5 +78,6 @@ pub use import::ImportReason;
 pub use io::{ConnId, Event, FibChange, FibRoute, Input, LocalRoute, Output, Time};
 pub use peer::Counters;
 pub use rib::decide::Step;
+pub use shell::FibCursor;
 pub use speaker::{Speaker, Start};
 pub use tally::Notifications;

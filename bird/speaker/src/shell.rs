@@ -7,12 +7,35 @@ use bird_packet::{Prefix4, Prefix6};
 use ipnet::IpNet;
 
 use crate::io::{FibRoute, Time};
+use crate::rib::index32;
 use crate::rib::net::Net;
 use crate::rib::routes::Rib;
 use crate::rib::table::PeerIndex;
 use crate::speaker::Speaker;
 
+/// Where [`Speaker::fib_slice`] goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FibCursor {
+    v6: bool,
+    next: usize,
+}
+
 impl Speaker {
+    /// Shows some of the kernel routes that were given out and not taken back, from the cursor on, looking at up to `max`
+    /// destinations; false when that were the last. Nothing may be given out between two calls of one walk.
+    pub fn fib_slice(&self, at: &mut FibCursor, max: usize, mut each: impl FnMut(IpNet, &FibRoute)) -> bool {
+        let done = if at.v6 {
+            slice_of(self, &self.v6, &mut at.next, max, &mut each)
+        } else {
+            slice_of(self, &self.v4, &mut at.next, max, &mut each)
+        };
+        if done && !at.v6 {
+            *at = FibCursor { v6: true, next: 0 };
+            return true;
+        }
+        !done
+    }
+
     /// The kernel route that was given out last for a prefix.
     pub fn fib_route(&self, prefix: IpNet) -> Option<Arc<FibRoute>> {
         match (Prefix4::from_ipnet(prefix), Prefix6::from_ipnet(prefix)) {
@@ -48,6 +71,25 @@ impl Speaker {
         }
         self.settle(now);
     }
+}
+
+fn slice_of<N: Net>(
+    speaker: &Speaker,
+    rib: &Rib<N>,
+    next: &mut usize,
+    max: usize,
+    each: &mut impl FnMut(IpNet, &FibRoute),
+) -> bool {
+    let bound = rib.table.dest_bound();
+    let stop = bound.min(next.saturating_add(max));
+    for id in *next..stop {
+        let id = index32(id);
+        if let Some(route) = speaker.core.fib_routes.get(rib.table.fib(id)) {
+            each(rib.table.net(id).to_ipnet(), route);
+        }
+    }
+    *next = stop;
+    stop == bound
 }
 
 fn fib_of<N: Net>(speaker: &Speaker, rib: &Rib<N>, net: N) -> Option<Arc<FibRoute>> {

@@ -8,7 +8,7 @@ use bird_speaker::fsm::State;
 use bird_speaker::io::{Command, FibTarget, Resolution};
 use bird_speaker::policy::{Action, FilterSet, MatchOperator, Operation, Rule};
 use bird_speaker::view::RouteFilter;
-use bird_speaker::{Config, Event, ExportReason, ImportReason, Input, PeerConfig};
+use bird_speaker::{Config, Event, ExportReason, FibCursor, ImportReason, Input, PeerConfig};
 use harness::{World, address, blackhole, config, millis, net, peer, secs};
 
 fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
@@ -432,5 +432,29 @@ fn after_everything_went_away_numbers_begin_anew_and_nobody_is_told_the_wrong_ro
             assert_eq!((totals.paths, totals.prefixes), (0, 0));
             assert_eq!(world.nodes[0].fib.len(), 0);
         }
+    }
+}
+
+#[test]
+fn kernel_routes_in_slices_are_the_same_as_at_once() {
+    let mut one = node(0, 65000, vec![peer(1, 65001)]);
+    one.originated = (0..500_u32)
+        .flat_map(|i| [format!("11.{}.{}.0/24", i >> 8, i & 255), format!("fd11:{i:x}::/48")])
+        .map(|prefix| blackhole(&prefix))
+        .collect();
+    let mut world = World::of(vec![one, node(1, 65001, vec![peer(0, 65000)])]);
+    settle(&mut world);
+    let speaker = world.nodes[0].speaker.as_ref().unwrap();
+    let mut whole: Vec<_> = speaker.fib_routes().map(|(prefix, route)| (prefix, (*route).clone())).collect();
+    whole.sort();
+    assert_eq!(whole.len(), 1001, "its own, and that of the peer");
+    for max in [1, 7, 100, 10_000] {
+        let (mut at, mut sliced, mut calls) = (FibCursor::default(), Vec::new(), 0);
+        while speaker.fib_slice(&mut at, max, |prefix, route| sliced.push((prefix, route.clone()))) {
+            calls += 1;
+            assert!(calls < 10_000);
+        }
+        sliced.sort();
+        assert_eq!(sliced, whole, "{max} at a time");
     }
 }

@@ -10,6 +10,7 @@
 //! After every piece of input the outputs are drained and written, so neither a flood of routes nor a slow peer delays
 //! a keepalive by more than one piece.
 
+mod audit;
 mod keys;
 mod measure;
 mod people;
@@ -32,6 +33,7 @@ use caracal_process::Reporter;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::api::{self, Api};
+use crate::audit::Auditor;
 use crate::bfd::Watch;
 use crate::calm::Calm;
 use crate::conn::Conn;
@@ -41,6 +43,7 @@ use crate::kernel::Kernel;
 use crate::listen::Listeners;
 use crate::plan::{Mailbox, Message, Plan};
 use crate::report;
+use audit::Audit;
 use measure::Measure;
 
 /// Octets read from one connection before the others have their turn.
@@ -122,6 +125,7 @@ pub(crate) struct Engine {
     /// Routes of ours that somebody removed.
     repairs: Vec<Route>,
     recheck: Recheck,
+    audit: Audit,
     listen_retry_at: Option<Instant>,
     /// Something came up: peers are called again then.
     wake_at: Option<Instant>,
@@ -136,7 +140,7 @@ struct Recheck {
     own: bool,
     /// Everything, at this time.
     all_at: Option<Instant>,
-    /// Everything, at this time at the latest.
+    /// Everything, by the audit.
     audit_at: Option<Instant>,
 }
 
@@ -156,6 +160,9 @@ impl Engine {
             MONITOR,
             Interest::READABLE,
         )?;
+        let auditor = Auditor::start(setup.table, setup.protocol, std::sync::Arc::clone(&bell))
+            .inspect_err(|err| tracing::warn!(err = format!("{err:#}"), "the loop itself audits the kernel"))
+            .ok();
         let (sender, mailbox) = mpsc::channel();
         let now = SystemTime::now();
         let mut engine = Self {
@@ -184,6 +191,7 @@ impl Engine {
             calm: Calm::default(),
             last_words: VecDeque::new(),
             repairs: Vec::new(),
+            audit: Audit::new(auditor),
             recheck: Recheck { audit_at: Some(Instant::now() + AUDIT), ..Recheck::default() },
             listen_retry_at: None,
             wake_at: None,
@@ -234,6 +242,7 @@ impl Engine {
             self.tick();
             self.write_fib();
             self.watch_peers();
+            self.audit();
             self.housekeeping();
             self.answer();
             self.count();
@@ -252,6 +261,7 @@ impl Engine {
             || self.fib_waiting
             || !self.repairs.is_empty()
             || self.api.is_busy()
+            || self.audit.is_busy()
             || self.measure.is_busy()
             || (self.recheck.own && !self.recovering);
         if busy {

@@ -14,7 +14,8 @@ impl Engine {
         let links = netlink.links().context("links cannot be read")?;
         let addresses = netlink.addresses().context("addresses cannot be read")?;
         let filter = caracal_netlink::RouteFilter { table: Some(self.kernel.table()), ..Default::default() };
-        let routes = netlink.routes(filter).context("routes cannot be read")?;
+        let routes =
+            netlink.routes(filter.except(self.kernel.own_proto())).context("routes cannot be read")?;
         let effects = self.kernel.replace(links, addresses, routes);
         self.take(effects);
         Ok(())
@@ -25,6 +26,7 @@ impl Engine {
             match self.monitor.try_next() {
                 Ok(events) if events.is_empty() => return,
                 Ok(events) => {
+                    self.audit.heard += events.len() as u64;
                     let effects = self.kernel.observe(events);
                     self.take(effects);
                 }
@@ -118,7 +120,11 @@ impl Engine {
         let now = Instant::now();
         self.cut_short(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(self.recheck.all_at) || due(self.recheck.audit_at) {
+        if due(self.recheck.audit_at) {
+            self.recheck.audit_at = Some(now + AUDIT);
+            self.begin_audit(now);
+        }
+        if due(self.recheck.all_at) {
             self.recheck.all_at = None;
             self.recheck.audit_at = Some(now + AUDIT);
             match self.read_kernel() {

@@ -161,6 +161,11 @@ impl Kernel {
             .map(|(_, address)| address)
     }
 
+    /// The owner number of our own routes.
+    pub(crate) fn own_proto(&self) -> u8 {
+        self.own_proto
+    }
+
     /// The table that is looked at.
     pub(crate) fn table(&self) -> u32 {
         self.table
