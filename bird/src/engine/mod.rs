@@ -61,6 +61,8 @@ const RESYNC_PAUSE: Duration = Duration::from_millis(20);
 /// Everything is compared with the kernel this often, whatever was heard: somebody may write under our own mark, which the
 /// monitor does not tell.
 const AUDIT: Duration = Duration::from_secs(30);
+/// Reading takes at most one part in so many of the time: a million routes are not read every half minute.
+const AUDIT_SHARE: u32 = 200;
 /// Addresses that could not be listened on are tried again this often.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// A link that comes up needs a moment at the far end too: an address request answered too early is lost, and asked again

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use bird_speaker::Input;
 
-use super::{AUDIT, Engine, FIB_BATCH, LISTEN_RETRY, RESYNC_PAUSE, Recheck, SETTLE};
+use super::{AUDIT, AUDIT_SHARE, Engine, FIB_BATCH, LISTEN_RETRY, RESYNC_PAUSE, Recheck, SETTLE};
 use crate::kernel::Effects;
 
 impl Engine {
@@ -126,8 +126,10 @@ impl Engine {
         }
         if due(self.recheck.all_at) {
             self.recheck.all_at = None;
-            self.recheck.audit_at = Some(now + AUDIT);
-            match self.read_kernel() {
+            let outcome = self.read_kernel();
+            let end = Instant::now();
+            self.recheck.audit_at = Some(end + AUDIT.max((end - now) * AUDIT_SHARE));
+            match outcome {
                 Ok(()) => self.recheck.own = true,
                 Err(err) => {
                     tracing::warn!(err = format!("{err:#}"), "the kernel cannot be read; trying again");

@@ -21,6 +21,8 @@ pub(crate) const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Between two BFD packets of the speaker.
 pub(crate) const BFD: Duration = Duration::from_millis(50);
 const HOLD: u16 = 3;
+/// Packets of ours that may be missing: this program has no priority of its own, and it is not what is measured.
+const PATIENCE: u8 = 50;
 const BFD_PORT: u16 = 3784;
 const BFD_SOCKET: u64 = u64::MAX;
 
@@ -266,7 +268,7 @@ impl BfdSession {
 
     fn send(&self, flags: u8) -> anyhow::Result<()> {
         let interval = u32::try_from(BFD.as_micros())?.to_be_bytes();
-        let mut packet = vec![1 << 5, self.state << 6 | flags, 3, 24];
+        let mut packet = vec![1 << 5, self.state << 6 | flags, PATIENCE, 24];
         packet.extend_from_slice(&1u32.to_be_bytes());
         packet.extend_from_slice(&self.theirs.to_be_bytes());
         packet.extend_from_slice(&interval);
