@@ -331,7 +331,7 @@ fn b23_a_jump_of_the_clock_moves_no_timer() {
     for seconds in [86_400, -86_400, 0] {
         jump(seconds);
         seen.push(time());
-        let end = Instant::now() + Duration::from_secs(4);
+        let end = Instant::now() + Duration::from_millis(2500);
         while Instant::now() < end {
             peer.keepalive().unwrap();
             match peer.hear(Duration::from_millis(500)).unwrap() {
@@ -343,7 +343,7 @@ fn b23_a_jump_of_the_clock_moves_no_timer() {
     }
     let days: std::collections::BTreeSet<&str> = seen.iter().filter_map(|t| t.split(' ').next()).collect();
     assert_eq!(days.len(), 3, "the daemon has seen three days: {seen:?}");
-    assert!((9..=16).contains(&keepalives), "one a second for 12 s, not {keepalives}");
+    assert!((5..=11).contains(&keepalives), "one a second for 7.5 s, not {keepalives}");
     assert!(route(&scene.dut, "11.23.0.0/24").is_some());
     // And the hold timer still runs: no more KEEPALIVE, no more route.
     let took = scene.route(&scene.dut, "11.23.0.0/24", None);
@@ -366,7 +366,7 @@ fn b24_a_second_speaker_with_our_identifier_is_refused_and_named() {
         let text = scene.ask("dut", "show protocols");
         if text.contains("Bad BGP Identifier") { Ok(()) } else { Err(text) }
     });
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(4));
     assert!(!scene.is_up("dut", "10.98.0.5"));
     let log = dut.log();
     let lines: Vec<&str> = log.lines().filter(|l| l.contains("session does not come up")).collect();
@@ -375,7 +375,7 @@ fn b24_a_second_speaker_with_our_identifier_is_refused_and_named() {
         !named.is_empty() && named.iter().all(|l| l.contains("10.98.0.5") && l.contains("router id")),
         "{log}"
     );
-    assert!(lines.len() <= 3, "{} lines in 6 s:\n{log}", lines.len());
+    assert!(lines.len() <= 3, "{} lines in 4 s:\n{log}", lines.len());
 }
 
 /// NOTIFICATIONs by the hundred, right ones and nonsense, from a peer that calls again at once: nothing is left of them.

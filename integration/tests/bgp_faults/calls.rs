@@ -178,7 +178,7 @@ fn b05_a_peer_that_is_always_wrong_is_called_less_and_less() {
     let mut bytes = Vec::new();
     wrong.encode(&mut bytes);
     let (mut calls, mut before) = (Vec::new(), None);
-    let end = Instant::now() + Duration::from_secs(9);
+    let end = Instant::now() + Duration::from_millis(4500);
     while Instant::now() < end {
         if let Ok((mut stream, _)) = listener.accept() {
             stream.set_nonblocking(false).unwrap();
@@ -192,10 +192,11 @@ fn b05_a_peer_that_is_always_wrong_is_called_less_and_less() {
     }
     let pauses: Vec<f64> = calls.windows(2).map(|w| (w[1] - w[0]).as_secs_f64()).collect();
     let spent = cpu(&mut dut).saturating_sub(before.expect("invariant: it calls"));
-    println!("b05 | pauses {pauses:.2?} s, {spent:?} of CPU in 9 s");
+    println!("b05 | pauses {pauses:.2?} s, {spent:?} of CPU in 4.5 s");
     assert!((2..=5).contains(&pauses.len()), "{pauses:?}");
     assert!(pauses.windows(2).all(|w| w[1] > w[0] * 1.3), "each is longer than the one before: {pauses:?}");
-    assert!(spent <= Duration::from_millis(90), "1 % of 9 s: {spent:?}");
+    // 1 % is 45 ms, of which the kernel counts hundredths.
+    assert!(spent <= Duration::from_millis(50), "{spent:?}");
 }
 
 /// Headers that cannot be: the code, the data, the end of the connection; what comes in single octets is understood.

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod calls;
+mod load;
 mod restart;
 mod routes;
 mod scene;
