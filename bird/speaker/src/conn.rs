@@ -21,6 +21,8 @@ pub(crate) struct Conn {
     pub(crate) outgoing: bool,
     pub(crate) remote: SocketAddr,
     pub(crate) local: Option<SocketAddr>,
+    /// Where the call came in, if it matters.
+    pub(crate) interface: Option<std::sync::Arc<str>>,
     /// Our address of the other family on the same link.
     pub(crate) other: Option<IpAddr>,
     /// The beginning of a message whose end has not arrived.
@@ -102,6 +104,7 @@ impl Conns {
             outgoing: phase == Phase::Dialing,
             remote,
             local: None,
+            interface: None,
             other: None,
             tail: Vec::new(),
             control: VecDeque::new(),

@@ -72,6 +72,7 @@ impl Speaker {
         &self,
         remote: IpAddr,
         local: IpAddr,
+        interface: Option<&str>,
     ) -> Result<Vec<PeerIndex>, Option<&'static str>> {
         let mut refusal = None;
         let mut found: Vec<&Peer> = Vec::new();
@@ -80,6 +81,8 @@ impl Speaker {
                 refusal = Some("the peer is disabled");
             } else if peer.config.source_address.is_some_and(|source| source != local) {
                 refusal = Some("it called another address than this session's source address");
+            } else if matches!((peer.config.interface.as_deref(), interface), (Some(a), Some(b)) if a != b) {
+                refusal = Some("it called by another interface than this session's");
             } else {
                 found.push(peer);
             }
@@ -106,9 +109,11 @@ impl Speaker {
     ) -> Result<Option<PeerIndex>, Notification> {
         let Some(c) = self.conns.get(at) else { return Ok(None) };
         let (index, phase, outgoing) = (c.peer, c.phase, c.outgoing);
-        let (remote, local) = (c.remote.ip(), c.local.map(|l| l.ip()));
+        let (remote, local, interface) = (c.remote.ip(), c.local.map(|l| l.ip()), c.interface.clone());
         let candidates = match local {
-            Some(local) if !outgoing => self.peers_for_call(remote, local).unwrap_or_default(),
+            Some(local) if !outgoing => {
+                self.peers_for_call(remote, local, interface.as_deref()).unwrap_or_default()
+            }
             _ => std::iter::once(index).chain(self.rivals(index).map(|p| p.index)).collect(),
         };
         if candidates.len() < 2 {

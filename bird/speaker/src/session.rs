@@ -113,11 +113,12 @@ impl Speaker {
         now: Time,
         remote: SocketAddr,
         local: SocketAddr,
+        interface: Option<Arc<str>>,
     ) -> Result<ConnId, &'static str> {
         if self.stopped {
             return Err("the speaker is stopping");
         }
-        let candidates = match self.peers_for_call(remote.ip(), local.ip()) {
+        let candidates = match self.peers_for_call(remote.ip(), local.ip(), interface.as_deref()) {
             Ok(candidates) => candidates,
             Err(Some(reason)) => return Err(reason),
             Err(None) => vec![self.dynamic_peer(now, remote.ip())?],
@@ -139,6 +140,7 @@ impl Speaker {
         let delay = peer.config.delay_open;
         if let Some(c) = self.conns.get_mut(at) {
             c.local = Some(local);
+            c.interface = interface;
         }
         match delay.or(self.must_show(&candidates).then_some(rivals::SHOW)) {
             Some(delay) => self.delay_open(now, at, delay),

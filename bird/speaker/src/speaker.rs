@@ -145,8 +145,19 @@ impl Speaker {
         remote: SocketAddr,
         local: SocketAddr,
     ) -> Result<ConnId, &'static str> {
+        self.accept_on(now, remote, local, None)
+    }
+
+    /// The same for a call that came in by an interface: a link-local address may be there on several.
+    pub fn accept_on(
+        &mut self,
+        now: Time,
+        remote: SocketAddr,
+        local: SocketAddr,
+        interface: Option<Arc<str>>,
+    ) -> Result<ConnId, &'static str> {
         self.now = self.now.max(now);
-        let accepted = self.on_accept(self.now, remote, local);
+        let accepted = self.on_accept(self.now, remote, local, interface);
         if let Err(reason) = accepted {
             self.outputs.push_back(Output::Event(Event::Refused { remote, reason }));
         }

@@ -402,3 +402,29 @@ fn the_rival_that_is_left_has_the_session() {
     world.run(secs(1));
     assert_eq!(world.heard_prefixes(1, 0), ["10.65.0.0/26"]);
 }
+
+/// Two routers with one link-local address, as unnumbered uplinks often have: the interface tells who calls.
+#[test]
+fn one_link_local_address_on_two_links_is_two_peers() {
+    use harness::wire::{Wire, open, passive, router};
+    let uplink = |name: &str| PeerConfig {
+        name: name.into(),
+        address: "fe80::1".parse().unwrap(),
+        interface: Some(name.into()),
+        ..passive(1)
+    };
+    let mut wire = Wire::new(router(vec![uplink("eth0"), uplink("eth1")]));
+    let from = "[fe80::1]:50000".parse().unwrap();
+    let to = "[fe80::2]:179".parse().unwrap();
+    for link in ["eth1", "eth0", "eth1"] {
+        let conn = wire.speaker.accept_on(wire.now, from, to, Some(link.into())).unwrap();
+        let mut bytes = Vec::new();
+        open(1).encode(&mut bytes);
+        bytes.extend(harness::wire::keepalive());
+        wire.feed(conn, &bytes);
+        assert_eq!(wire.speaker.peer_state(link), Some(State::Established), "{link}");
+    }
+    assert_eq!(wire.speaker.peer_state("eth0"), Some(State::Established));
+    let other = wire.speaker.accept_on(wire.now, from, to, Some("eth2".into()));
+    assert_eq!(other, Err("it called by another interface than this session's"));
+}

@@ -57,8 +57,12 @@ impl Engine {
             let Ok((stream, remote)) = accepted else { continue };
             let Ok(local) = stream.local_addr() else { continue };
             let now = self.elapsed();
+            let interface = match remote {
+                SocketAddr::V6(v6) if v6.scope_id() != 0 => self.kernel.link_name(v6.scope_id()),
+                _ => None,
+            };
             let Some(speaker) = &mut self.speaker else { continue };
-            let Ok(id) = speaker.accept(now, remote, local) else {
+            let Ok(id) = speaker.accept_on(now, remote, local, interface) else {
                 self.drain();
                 continue;
             };
