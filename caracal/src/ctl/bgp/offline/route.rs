@@ -39,7 +39,9 @@ fn by_flags(picture: &Picture, prefix: IpNet, from: &str, flags: &Supposed) -> R
                 .derived
                 .peers
                 .iter()
-                .find(|p| p.name == peer || p.address.to_string() == peer)
+                .find(|p| {
+                    p.name == peer || p.address.to_string() == peer || p.bgp_peer.as_deref() == Some(peer)
+                })
                 .ok_or_else(|| {
                     format!("--from {peer}: neither kernel nor connected nor a peer of this node")
                 })?;

@@ -177,8 +177,7 @@ fn a_supposed_route_is_taken_as_said() {
     let tunnel = Supposed { from: Some("connected".into()), interface: Some("tunl0".into()), ..nothing() };
     let held = answer("10.65.9.1/32", Some("Mesh_10_0_0_2"), &tunnel).unwrap();
     assert_eq!(held["peers"][0]["reason"], "internal-interface", "{held:#}");
-    let marked =
-        Supposed { from: Some("10.0.0.253".into()), community: vec!["65535:65281".into()], ..nothing() };
+    let marked = Supposed { from: Some("strict".into()), community: vec!["65535:65281".into()], ..nothing() };
     let kept = answer("10.65.9.0/24", Some("router"), &marked).unwrap();
     assert_eq!(kept["peers"][0]["reason"], "no-export", "{kept:#}");
 }
