@@ -540,6 +540,8 @@ pub struct RestartConfig {
     pub quiet: Duration,
     /// And for this long before the kernel loses stale routes that it may have meant; FRR waits a second before its first.
     pub silence: Duration,
+    /// Stale routes stay in the kernel for this long if a peer takes our calls but no session comes up.
+    pub answered_bound: Duration,
 }
 
 impl Default for RestartConfig {
@@ -551,6 +553,7 @@ impl Default for RestartConfig {
             unreachable_bound: Duration::from_secs(1),
             quiet: Duration::from_secs(1),
             silence: Duration::from_secs(3),
+            answered_bound: Duration::from_secs(20),
         }
     }
 }

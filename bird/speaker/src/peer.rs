@@ -56,6 +56,8 @@ pub(crate) struct Peer {
     pub(crate) refreshing: [bool; 2],
     /// Received UPDATE last.
     pub(crate) last_update: Time,
+    /// A call went through once, either way: somebody is there, whatever became of it.
+    pub(crate) answered: bool,
     /// The prefix limit was reported.
     pub(crate) limit_reported: [bool; 2],
     /// The configuration no longer has it; it goes when its routes are gone.
@@ -157,6 +159,7 @@ impl Peer {
             eor: [false, false],
             refreshing: [false, false],
             last_update: now,
+            answered: false,
             limit_reported: [false, false],
             removed: false,
             armed: None,

@@ -294,10 +294,17 @@ impl Speaker {
 
     /// Whether a peer's first table may still be on its way.
     fn may_confirm(&self, now: Time, peer: &Peer) -> bool {
-        let Some(c) = peer.established.and_then(|at| self.conns.get(at)) else { return false };
-        let Some(terms) = c.terms.as_ref().filter(|_| peer.is_wanted()) else { return false };
+        let limits = &self.config.restart;
+        if !peer.is_wanted() {
+            return false;
+        }
+        let Some(at) = peer.established else {
+            // GoBGP takes calls and hangs up for the five seconds after its restart timer.
+            return peer.answered && now < self.restart.since + limits.answered_bound;
+        };
+        let Some(terms) = self.conns.get(at).and_then(|c| c.terms.as_ref()) else { return false };
         let open = Family::ALL.into_iter().any(|f| terms.ctx.family(f).enabled && !peer.eor[f.index()]);
-        open && (terms.restart.is_some() || now < peer.last_update + self.config.restart.silence)
+        open && (terms.restart.is_some() || now < peer.last_update + limits.silence)
     }
 
     fn restart_waits_for_at(&self, now: Time) -> Vec<WaitReason> {

@@ -67,6 +67,9 @@ impl Speaker {
         let Some(c) = self.conns.get_mut(at) else { return };
         c.local = Some(local);
         let (peer, dialing) = (c.peer, c.phase == Phase::Dialing);
+        if let Some(peer) = self.peer_mut(peer) {
+            peer.answered = true;
+        }
         match self.peer(peer).and_then(|p| p.config.delay_open) {
             Some(delay) if dialing => self.delay_open(now, at, delay),
             _ => self.happen(now, at, Happening::Connected),
@@ -136,6 +139,7 @@ impl Speaker {
         }
         let at = self.conns.add(index, Phase::OpenSent, remote);
         let Some(peer) = self.peer_mut(index) else { return Err("the peer is gone") };
+        peer.answered = true;
         peer.conns.push(at);
         let delay = peer.config.delay_open;
         if let Some(c) = self.conns.get_mut(at) {

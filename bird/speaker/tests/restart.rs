@@ -174,6 +174,34 @@ fn stale_kernel_routes_wait_for_a_peer_that_restarted_too_and_is_slow() {
     assert!(!world.nodes[0].fib.contains_key(&net("10.65.1.0/26")));
 }
 
+/// As GoBGP right after it gave up waiting for us: it takes the call and hangs up.
+#[test]
+fn stale_kernel_routes_wait_for_a_peer_that_takes_calls_and_hangs_up() {
+    for comes_round in [true, false] {
+        let configs = mesh(2);
+        let mut world = World::of(configs.clone());
+        world.run(secs(3));
+        let before = fib(&world, 0);
+        world.kill(0);
+        let mut strange = configs[1].clone();
+        strange.peers[0].remote_as = 64999;
+        world.configure(1, strange);
+        world.start(0, configs[0].clone(), RESTART);
+        world.until(secs(6), "restart complete", |w| restart_event(w, 0).is_some());
+        world.run(secs(8));
+        assert_eq!((fib(&world, 0), world.nodes[0].fib_writes), (before.clone(), 0), "somebody is there");
+        if comes_round {
+            world.configure(1, configs[1].clone());
+            world.run(secs(60));
+            assert!(world.up(0, 1));
+            assert!(fib(&world, 0) == before, "{:?}", fib(&world, 0));
+        } else {
+            world.run(secs(10));
+            assert!(!world.nodes[0].fib.contains_key(&net("10.65.1.0/26")), "not for ever");
+        }
+    }
+}
+
 #[test]
 fn a_helper_gives_up_when_the_peer_stays_away() {
     let restart = GracefulRestart { restart_time: 10, ..GracefulRestart::default() };
