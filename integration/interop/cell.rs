@@ -6,7 +6,7 @@
 //! ```
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use integration::lab::{Lab, Namespace, Process};
@@ -196,6 +196,18 @@ impl Running {
             }
             Err(format!("{}: {prefix}: {} paths, not {count}: {paths:?}", self.host.name, paths.len()))
         })
+    }
+
+    /// There is no path of `prefix` here, and none comes within two seconds: FRR waits one before it tells anything.
+    pub(crate) fn stays_without(&self, prefix: IpNet) -> anyhow::Result<()> {
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(2) {
+            let routes = self.peer.routes()?;
+            let there = routes.iter().find(|r| r.prefix == prefix);
+            anyhow::ensure!(there.is_none(), "{}: {there:?}", self.host.name);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Waits until the kernel here has a route to `prefix` by `via`.

@@ -153,7 +153,7 @@ const HEAD: &str = "\
 
 Written by `cargo run -p integration --bin interop -- --write docs/interop.md`; do not edit. Each cell is a real daemon \
 (the Debian package of that version) and `caracal bird --config`, each in its own network namespace on one LAN. Every \
-cell asserts at both ends: ours by its control socket, its view and the kernel's routes, theirs by its own client (`birdc`, \
+cell asserts at both ends: ours by what `caracal ctl bgp` asks and by the kernel's routes, theirs by its own client (`birdc`, \
 `vtysh`, `gobgp`, `bgpctl`, ExaBGP's reports), and, where neither would know, by a packet capture.
 
 `ok`: everything asserted held. `partly`: what was asserted held, and the note says what that daemon cannot. `–`: it cannot \

@@ -54,6 +54,5 @@ pub(super) fn ibgp(cell: &mut Cell) -> anyhow::Result<()> {
     us.has(prefix(2, V4), |r| hold(r.next_hop == Some(address(2, V4)), "next hop is not theirs"))?;
     us.kernel_has(prefix(2, V4), "via 10.99.0.2 dev eth0")?;
     us.has(prefix(3, V4), |_| Ok(()))?;
-    // Everything else came: what they were not told by now they will not be.
-    them.has_paths(prefix(3, V4), 0)
+    them.stays_without(prefix(3, V4))
 }

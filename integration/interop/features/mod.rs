@@ -178,7 +178,7 @@ pub(crate) const FEATURES: &[Feature] = &[
     Feature {
         name: "llgr-ours",
         title: "Long-lived graceful restart (RFC 9494), we stay away",
-        what: "ours is killed and stays away longer than its restart time of 2 s: their route of ours stays with LLGR_STALE, then is fresh",
+        what: "ours is killed and stays away longer than its restart time of 2 s: their route of ours stays with LLGR_STALE, then is fresh; our kernel loses no route",
         quick: false,
         run: restart::we_stay_away,
         lacks: without_llgr,

@@ -91,6 +91,8 @@ fn long_lived(n: &mut Neighbour) {
 pub(super) fn we_stay_away(cell: &mut Cell) -> anyhow::Result<()> {
     let (mut us, them) = start(cell, pair(&[V4], long_lived), V4)?;
     exchanged(&us, &them, V4)?;
+    us.kernel_has(prefix(2, V4), "via 10.99.0.2 dev eth0")?;
+    let watch = us.watch_kernel()?;
     us.peer.kill();
     down(&them, 1)?;
     // The restart time passes, and nobody comes back.
@@ -98,7 +100,8 @@ pub(super) fn we_stay_away(cell: &mut Cell) -> anyhow::Result<()> {
     us.peer.start(true)?;
     us.up(address(2, V4))?;
     them.has(prefix(1, V4), |r| hold(!r.stale && last_resort(r).is_err(), "still marked"))?;
-    Ok(())
+    us.has(prefix(2, V4), |_| Ok(()))?;
+    watch.nothing_deleted()
 }
 
 pub(super) fn they_stay_away(cell: &mut Cell) -> anyhow::Result<()> {

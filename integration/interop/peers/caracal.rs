@@ -104,7 +104,8 @@ impl Peer for Caracal {
 
     fn describe(&self, neighbour: IpAddr) -> anyhow::Result<String> {
         let answer = self.ask(&json!({ "get": "neighbor", "peer": neighbour }))?;
-        Ok(answer.iter().map(|line| format!("{line:#}\n")).collect())
+        let lines: Vec<String> = answer.iter().map(|line| format!("{line:#}")).collect();
+        Ok(lines.join("\n"))
     }
 }
 
