@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bird_speaker::Event;
 use bird_speaker::io::DownReason;
@@ -19,13 +19,30 @@ const CALLERS: usize = 16;
 /// A caller that was refused longer ago says nothing about now.
 const LATELY: Duration = Duration::from_mins(5);
 
+/// The kernel's counters are read at most this often for events.
+const SAMPLE: Duration = Duration::from_millis(200);
+
 /// What happened.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     peers: HashMap<String, Errors>,
     callers: VecDeque<Refused>,
-    /// At the last event.
-    md5: Md5Drops,
+    md5: Sample,
+}
+
+/// The counters as they were read last: not more often than a few times a second, however many sessions end at once.
+#[derive(Debug, Default)]
+struct Sample {
+    drops: Md5Drops,
+    at: Option<Instant>,
+}
+
+impl Sample {
+    fn renew(&mut self) {
+        if self.at.is_none_or(|at| at.elapsed() >= SAMPLE) {
+            *self = Self { drops: Md5Drops::read(), at: Some(Instant::now()) };
+        }
+    }
 }
 
 /// The errors of a peer, the last one first.
@@ -99,7 +116,9 @@ impl Md5Drops {
 impl History {
     /// Nothing happened yet.
     pub(crate) fn new() -> Self {
-        Self { md5: Md5Drops::read(), ..Self::default() }
+        let mut history = Self::default();
+        history.md5.renew();
+        history
     }
 
     /// Takes in what the speaker reports.
@@ -110,7 +129,7 @@ impl History {
                     errors.fresh = 0;
                     errors.md5_before = None;
                 }
-                self.md5 = Md5Drops::read();
+                self.md5.renew();
             }
             Event::Down { peer, reason } => self.error(peer, reason, true, now),
             Event::Failed { peer, reason } => self.error(peer, reason, false, now),
@@ -123,7 +142,8 @@ impl History {
     }
 
     fn error(&mut self, peer: &str, reason: &DownReason, ended_session: bool, now: SystemTime) {
-        let before = std::mem::replace(&mut self.md5, Md5Drops::read());
+        let before = self.md5.drops;
+        self.md5.renew();
         if self.peers.len() >= PEERS && !self.peers.contains_key(peer) {
             return;
         }
@@ -154,7 +174,7 @@ impl History {
 
     /// What the kernel dropped since a peer went down.
     pub(crate) fn md5_since_down(&self, peer: &str, now: Md5Drops) -> Md5Drops {
-        now.since(self.peers.get(peer).and_then(|e| e.md5_before).unwrap_or(self.md5))
+        now.since(self.peers.get(peer).and_then(|e| e.md5_before).unwrap_or(self.md5.drops))
     }
 
     /// The errors of a peer, the last one first.

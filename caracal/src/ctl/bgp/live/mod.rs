@@ -11,6 +11,8 @@ mod neighbor;
 mod peers;
 mod routes;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod text;
 mod watch;
 
