@@ -1,0 +1,403 @@
+//! Neighbours, ranges and groups of a router's file, and the peers that they make.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use bird_speaker::config::{self as speaker, Families, NextHopMode, PeerConfig, PrefixLimit};
+use bird_speaker::policy::FilterSet;
+use caracal_model::GoDuration;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::yes;
+use crate::passwords;
+use crate::plan::Secret;
+
+/// A neighbour or a range: what only it has, and what its group could have said too.
+///
+/// Two passes over one map, because serde cannot both flatten and refuse unknown fields.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "serde_yaml::Mapping", bound = "T: Head")]
+pub(super) struct With<T> {
+    pub(super) head: T,
+    pub(super) settings: Settings,
+}
+
+/// The part of [`With`] that a group cannot say.
+pub(super) trait Head: serde::de::DeserializeOwned {
+    const FIELDS: &'static [&'static str];
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Neighbour {
+    pub(super) name: Option<String>,
+    pub(super) address: IpAddr,
+    pub(super) interface: Option<String>,
+    pub(super) group: Option<String>,
+}
+
+impl Head for Neighbour {
+    const FIELDS: &'static [&'static str] = &["name", "address", "interface", "group"];
+}
+
+#[derive(Debug, Deserialize)]
+#[allow(clippy::struct_field_names, reason = "the file's words")]
+pub(super) struct Range {
+    pub(super) range: IpNet,
+    pub(super) group: Option<String>,
+    #[serde(default = "hundred")]
+    pub(super) limit: u16,
+}
+
+impl Head for Range {
+    const FIELDS: &'static [&'static str] = &["range", "group", "limit"];
+}
+
+impl<T: Head> TryFrom<serde_yaml::Mapping> for With<T> {
+    type Error = serde_yaml::Error;
+
+    fn try_from(map: serde_yaml::Mapping) -> Result<Self, serde_yaml::Error> {
+        let is_head = |key: &serde_yaml::Value| key.as_str().is_some_and(|k| T::FIELDS.contains(&k));
+        let (head, rest): (serde_yaml::Mapping, serde_yaml::Mapping) =
+            map.into_iter().partition(|(key, _)| is_head(key));
+        Ok(Self {
+            head: serde_yaml::from_value(head.into())?,
+            settings: serde_yaml::from_value(rest.into())?,
+        })
+    }
+}
+
+/// What a neighbour, a range or a group may set. A neighbour's own word beats its group's.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Settings {
+    as_number: Option<u32>,
+    local_as_number: Option<u32>,
+    port: Option<u16>,
+    families: Option<Vec<Family>>,
+    passive: Option<bool>,
+    enabled: Option<bool>,
+    shutdown_text: Option<String>,
+    source_address: Option<IpAddr>,
+    hold_time: Option<u16>,
+    keepalive: Option<u16>,
+    connect_retry: Option<u16>,
+    delay_open: Option<u16>,
+    send_hold_time: Option<u16>,
+    bfd: Option<BfdRules>,
+    ttl_security: Option<u8>,
+    multihop: Option<u8>,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+    route_reflector_client: Option<bool>,
+    cluster_id: Option<Ipv4Addr>,
+    next_hop: Option<NextHopMode>,
+    #[serde(rename = "nextHopIPv4")]
+    next_hop_v4: Option<Ipv4Addr>,
+    #[serde(rename = "nextHopIPv6")]
+    next_hop_v6: Option<Ipv6Addr>,
+    add_path: Option<speaker::AddPath>,
+    graceful_restart: Option<GracefulRestart>,
+    allow_local_as: Option<u8>,
+    enforce_first_as: Option<bool>,
+    reject_as_sets: Option<bool>,
+    extended_next_hop: Option<bool>,
+    extended_message: Option<bool>,
+    remove_private_as: Option<bool>,
+    as_override: Option<bool>,
+    require_policy: Option<bool>,
+    graceful_shutdown: Option<bool>,
+    prefix_limit: Option<Limit>,
+    import: Option<Vec<String>>,
+    export: Option<Vec<String>>,
+    export_scope: Option<speaker::ExportScope>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct GracefulRestart {
+    #[serde(default = "yes")]
+    enabled: bool,
+    restart_time: Option<u16>,
+    stale_time: Option<u32>,
+    notification: Option<bool>,
+    long_lived: Option<LongLived>,
+}
+
+/// Routes of a peer that is not back in time (RFC 9494).
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LongLived {
+    aware: Option<bool>,
+    stale_time: Option<u32>,
+    keep: Option<u32>,
+    partial: Option<bool>,
+}
+
+impl LongLived {
+    fn over(self, default: speaker::LongLived) -> speaker::LongLived {
+        speaker::LongLived {
+            aware: self.aware.unwrap_or(default.aware),
+            stale_time: self.stale_time.unwrap_or(default.stale_time),
+            keep: self.keep.or(self.stale_time).map_or(default.keep, |s| Duration::from_secs(s.into())),
+            partial: self.partial.unwrap_or(default.partial),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Limit {
+    max: u32,
+    action: speaker::LimitAction,
+    restart: Option<u32>,
+}
+
+/// `true`, `false`, or what differs from the defaults.
+#[derive(Debug, Clone, Copy)]
+struct BfdRules(Option<BfdFields>);
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct BfdFields {
+    #[serde(default = "bfd_interval")]
+    min_tx: GoDuration,
+    #[serde(default = "bfd_interval")]
+    min_rx: GoDuration,
+    #[serde(default = "three")]
+    multiplier: u8,
+    #[serde(default)]
+    multihop: bool,
+    #[serde(default)]
+    keep_routes: bool,
+}
+
+/// By hand, for errors that name the field: an untagged enum knows only that nothing fits.
+impl<'de> Deserialize<'de> for BfdRules {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> serde::de::Visitor<'de> for Either {
+            type Value = BfdRules;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bfd: true, false, or { minTx, minRx, multiplier, multihop, keepRoutes }")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<BfdRules, E> {
+                let default = BfdFields {
+                    min_tx: bfd_interval(),
+                    min_rx: bfd_interval(),
+                    multiplier: three(),
+                    multihop: false,
+                    keep_routes: false,
+                };
+                Ok(BfdRules(on.then_some(default)))
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<BfdRules, A::Error> {
+                let fields = serde::de::value::MapAccessDeserializer::new(map);
+                BfdFields::deserialize(fields).map(|fields| BfdRules(Some(fields)))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl BfdRules {
+    fn bfd(self, name: &str, address: Option<IpAddr>) -> anyhow::Result<Option<speaker::Bfd>> {
+        let Some(fields) = self.0 else { return Ok(None) };
+        for (field, time) in [("minTx", fields.min_tx), ("minRx", fields.min_rx)] {
+            let range = GoDuration::from_nanos(10_000_000)..=GoDuration::from_secs(60);
+            ensure!(range.contains(&time), "{name}: bfd.{field}: {time} is no interval; write 10ms to 60s");
+        }
+        ensure!(fields.multiplier > 0, "{name}: bfd.multiplier: is 0; write 1 to 255, 3 is usual");
+        let link_local = matches!(address, Some(IpAddr::V6(a)) if a.is_unicast_link_local());
+        ensure!(
+            !(link_local && fields.multihop),
+            "{name}: bfd.multihop: a link-local neighbour is on the link; remove it"
+        );
+        Ok(Some(speaker::Bfd {
+            min_tx: fields.min_tx.into(),
+            min_rx: fields.min_rx.into(),
+            multiplier: fields.multiplier,
+            multihop: fields.multihop,
+            keep_routes: fields.keep_routes,
+        }))
+    }
+}
+
+impl Settings {
+    /// These settings, with a group's where they are silent.
+    pub(super) fn over(&self, group: Self) -> Self {
+        let own = self.clone();
+        Self {
+            as_number: own.as_number.or(group.as_number),
+            local_as_number: own.local_as_number.or(group.local_as_number),
+            port: own.port.or(group.port),
+            families: own.families.or(group.families),
+            passive: own.passive.or(group.passive),
+            enabled: own.enabled.or(group.enabled),
+            shutdown_text: own.shutdown_text.or(group.shutdown_text),
+            source_address: own.source_address.or(group.source_address),
+            hold_time: own.hold_time.or(group.hold_time),
+            keepalive: own.keepalive.or(group.keepalive),
+            connect_retry: own.connect_retry.or(group.connect_retry),
+            delay_open: own.delay_open.or(group.delay_open),
+            send_hold_time: own.send_hold_time.or(group.send_hold_time),
+            bfd: own.bfd.or(group.bfd),
+            ttl_security: own.ttl_security.or(group.ttl_security),
+            multihop: own.multihop.or(group.multihop),
+            password: own.password.or(group.password),
+            password_file: own.password_file.or(group.password_file),
+            route_reflector_client: own.route_reflector_client.or(group.route_reflector_client),
+            cluster_id: own.cluster_id.or(group.cluster_id),
+            next_hop: own.next_hop.or(group.next_hop),
+            next_hop_v4: own.next_hop_v4.or(group.next_hop_v4),
+            next_hop_v6: own.next_hop_v6.or(group.next_hop_v6),
+            add_path: own.add_path.or(group.add_path),
+            graceful_restart: own.graceful_restart.or(group.graceful_restart),
+            allow_local_as: own.allow_local_as.or(group.allow_local_as),
+            enforce_first_as: own.enforce_first_as.or(group.enforce_first_as),
+            reject_as_sets: own.reject_as_sets.or(group.reject_as_sets),
+            extended_next_hop: own.extended_next_hop.or(group.extended_next_hop),
+            extended_message: own.extended_message.or(group.extended_message),
+            remove_private_as: own.remove_private_as.or(group.remove_private_as),
+            as_override: own.as_override.or(group.as_override),
+            require_policy: own.require_policy.or(group.require_policy),
+            graceful_shutdown: own.graceful_shutdown.or(group.graceful_shutdown),
+            prefix_limit: own.prefix_limit.or(group.prefix_limit),
+            import: own.import.or(group.import),
+            export: own.export.or(group.export),
+            export_scope: own.export_scope.or(group.export_scope),
+        }
+    }
+
+    pub(super) fn peer(
+        &self,
+        filters: &BTreeMap<String, FilterSet>,
+        name: &str,
+        address: Option<IpAddr>,
+    ) -> anyhow::Result<PeerConfig> {
+        let default = PeerConfig::default();
+        for filter in self.import.iter().chain(&self.export).flatten() {
+            ensure!(
+                filters.contains_key(filter),
+                "{name}: there is no filter `{filter}`; add it below filters"
+            );
+        }
+        let remote_as = match (self.as_number, address) {
+            (Some(number), _) => number,
+            // Dynamic neighbours may be of any AS.
+            (None, None) => 0,
+            (None, Some(_)) => {
+                bail!("{name}: asNumber: is missing; write the neighbour's AS, or in its group")
+            }
+        };
+        let families = match &self.families {
+            Some(list) => Families { ipv4: list.contains(&Family::Ipv4), ipv6: list.contains(&Family::Ipv6) },
+            None => match address {
+                Some(IpAddr::V6(_)) => Families { ipv4: false, ipv6: true },
+                _ => Families { ipv4: true, ipv6: false },
+            },
+        };
+        let mut graceful_restart = default.graceful_restart;
+        if let Some(set) = self.graceful_restart {
+            graceful_restart.enabled = set.enabled;
+            graceful_restart.restart_time = set.restart_time.unwrap_or(graceful_restart.restart_time);
+            if let Some(seconds) = set.stale_time {
+                graceful_restart.stale_time = Duration::from_secs(seconds.into());
+            }
+            graceful_restart.notification = set.notification.unwrap_or(graceful_restart.notification);
+            if let Some(long_lived) = set.long_lived {
+                graceful_restart.long_lived = long_lived.over(graceful_restart.long_lived);
+            }
+        }
+        Ok(PeerConfig {
+            name: name.to_owned(),
+            address: address.unwrap_or(default.address),
+            port: self.port.unwrap_or(default.port),
+            remote_as,
+            local_as: self.local_as_number,
+            families,
+            passive: self.passive.unwrap_or(default.passive),
+            enabled: self.enabled.unwrap_or(default.enabled),
+            shutdown_text: self.shutdown_text.clone(),
+            source_address: self.source_address,
+            hold_time: self.hold_time.unwrap_or(90),
+            keepalive: self.keepalive,
+            connect_retry: self
+                .connect_retry
+                .map_or(default.connect_retry, |s| Duration::from_secs(s.into())),
+            delay_open: self.delay_open.map(|s| Duration::from_secs(s.into())),
+            send_hold: match self.send_hold_time {
+                None => default.send_hold,
+                Some(0) => None,
+                Some(seconds) => Some(Duration::from_secs(seconds.into())),
+            },
+            bfd: match &self.bfd {
+                Some(rules) => rules.bfd(name, address)?,
+                None => default.bfd,
+            },
+            ttl_security: self.ttl_security,
+            multihop: self.multihop.unwrap_or(default.multihop),
+            password: self.password.is_some() || self.password_file.is_some(),
+            route_reflector_client: self.route_reflector_client.unwrap_or(default.route_reflector_client),
+            cluster_id: self.cluster_id,
+            next_hop: self.next_hop.unwrap_or(default.next_hop),
+            next_hop_v4: self.next_hop_v4,
+            next_hop_v6: self.next_hop_v6,
+            add_path: self.add_path.unwrap_or(default.add_path),
+            graceful_restart,
+            allow_own_as: self.allow_local_as.unwrap_or(default.allow_own_as),
+            enforce_first_as: self.enforce_first_as.unwrap_or(default.enforce_first_as),
+            reject_as_sets: self.reject_as_sets.unwrap_or(default.reject_as_sets),
+            extended_next_hop: self.extended_next_hop.unwrap_or(default.extended_next_hop),
+            extended_message: self.extended_message.unwrap_or(default.extended_message),
+            remove_private_as: self.remove_private_as.unwrap_or(default.remove_private_as),
+            as_override: self.as_override.unwrap_or(default.as_override),
+            require_policy: self.require_policy.unwrap_or(default.require_policy),
+            graceful_shutdown: self.graceful_shutdown.unwrap_or(default.graceful_shutdown),
+            prefix_limit: self.prefix_limit.map(|limit| PrefixLimit {
+                max: limit.max,
+                action: limit.action,
+                restart: limit.restart.map(|s| Duration::from_secs(s.into())),
+            }),
+            import: self.import.clone().unwrap_or_default(),
+            export: self.export.clone().unwrap_or_default(),
+            export_scope: self.export_scope.unwrap_or(default.export_scope),
+            ..default
+        })
+    }
+
+    pub(super) fn secret(&self, name: &str) -> anyhow::Result<Option<Secret>> {
+        let secret = match (&self.password, &self.password_file) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => bail!("{name}: password and passwordFile are both set; keep one"),
+            (Some(text), None) => passwords::password(text.clone()),
+            (None, Some(path)) => passwords::alone(path).map_err(|e| format!("passwordFile: {e}")),
+        };
+        secret.map(Some).map_err(|why| anyhow::anyhow!("{name}: {why}"))
+    }
+}
+
+fn hundred() -> u16 {
+    100
+}
+
+fn bfd_interval() -> GoDuration {
+    GoDuration::from_nanos(300_000_000)
+}
+
+fn three() -> u8 {
+    3
+}
