@@ -51,7 +51,8 @@ impl Calm {
     pub(crate) fn pass(&mut self, changes: Vec<FibChange>, now: Instant) -> Vec<FibChange> {
         let mut pass = changes;
         pass.retain(|change| {
-            let known = change.old.is_some() || self.slot(change.prefix).is_some();
+            let known =
+                change.old.is_some() || (!self.slots.is_empty() && self.slot(change.prefix).is_some());
             if !known {
                 return true;
             }

@@ -112,6 +112,53 @@ fn b04_one_of_two_crossing_calls_survives() {
     }
 }
 
+/// Both begin at the same moment and call each other, ours with ours and ours with BIRD: one connection is left, and the
+/// session on it is up at both ends.
+#[test]
+fn b04_two_that_begin_together_end_with_one_connection() {
+    let mut scene = Scene::new("b04t");
+    let other = scene.host("other", 5);
+    let yaml = |own: u8, asn: u32, peer: u8, peer_as: u32| {
+        format!(
+            "routerId: {}\nasNumber: {asn}\nneighbours:\n  - {{ address: {}, asNumber: {peer_as} }}",
+            at(own),
+            at(peer)
+        )
+    };
+    let conf = "router id 10.98.0.5; protocol bgp dut { local 10.98.0.5 as 65005; neighbor 10.98.0.1 as 65000;
+        connect delay time 0; connect retry time 1; error wait time 1, 2; ipv4 { import all; export all; }; }";
+    for round in 0..16u64 {
+        let mut ours = scene.caracal("left", &scene.dut, &yaml(1, AS, 5, 65005));
+        let with_bird = round % 4 == 3;
+        let mut theirs = scene.caracal("right", &other, &yaml(5, 65005, 1, AS));
+        let bird = if with_bird {
+            ours.start().unwrap();
+            Some(scene.bird("bird", &other, conf))
+        } else {
+            ours.start().unwrap();
+            std::thread::sleep(Duration::from_millis(round % 3));
+            theirs.start().unwrap();
+            None
+        };
+        let (name, peer) = if with_bird { ("bird", "dut") } else { ("right", "10.98.0.1") };
+        let one = || {
+            let text = scene.dut.sh("ss -Htn state established '( sport = 179 or dport = 179 )'");
+            let connections = text.map_err(|err| err.to_string())?.lines().count();
+            let up = (scene.is_up("left", "10.98.0.5"), scene.is_up(name, peer));
+            if connections == 1 && up == (true, true) {
+                Ok(())
+            } else {
+                Err(format!("round {round}, {name}: {connections} connections, up: {up:?}"))
+            }
+        };
+        scene.until(SOON, one);
+        // And it stays so.
+        std::thread::sleep(Duration::from_millis(150));
+        one().unwrap_or_else(|err| scene.fail(&err));
+        drop(bird);
+    }
+}
+
 /// What is wrong with an OPEN is said with its code; the right one is taken right afterwards.
 #[test]
 fn b05_bad_opens_are_answered_with_their_code() {
