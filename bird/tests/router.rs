@@ -197,8 +197,8 @@ fn routes_removed_by_hand_come_back_at_once() {
     }
     pair.left.sh("ip route flush proto bird; ip -6 route flush proto bird").unwrap();
     pair.routes(&pair.left, &LEFT_ROUTES);
-    // The limit leaves room for a busy machine and for `ip` itself; measured alone it is 1 to 5 ms.
-    assert!(slowest < Duration::from_millis(200), "{slowest:?}");
+    // By the event, not by the comparison every 30 s; measured alone it is 1 to 5 ms.
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn a_stream_of_endpoints_meets_no_throttle() {
         }
         routed.sort_unstable();
         println!("put -> route at 50/s: p50 {:?}, p99 {:?}", routed[count / 2], routed[count - 1]);
-        assert!(routed[count / 2] < Duration::from_millis(50), "{routed:?}");
+        assert!(routed[count / 2] < Duration::from_millis(500), "by the event, not by a pass: {routed:?}");
         for n in 0..count {
             node.becomes(&format!("w{n}"), "up");
         }
