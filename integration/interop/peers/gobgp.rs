@@ -64,16 +64,13 @@ impl Peer for Gobgp {
         }
         self.process = self.host.process("gobgpd", &argv);
         // Without them a restart would end with a table that lacks them.
-        self.host.space.sh(
-            "nft add table inet hold; nft add chain inet hold out '{ type filter hook output priority 0; }'; \
-             nft add rule inet hold out tcp dport 179 drop; nft add rule inet hold out tcp sport 179 drop",
-        )?;
+        self.host.hold()?;
         self.process.start()?;
         for announce in &self.speaker.announces {
             let line = self.rib("add", announce);
             wait(Duration::from_secs(10), || self.gobgp(&line).map_err(|e| e.to_string()))?;
         }
-        self.host.space.sh("nft delete table inet hold").map(drop)
+        self.host.release()
     }
 
     fn kill(&mut self) {

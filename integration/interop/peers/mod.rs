@@ -104,6 +104,17 @@ impl Host {
         self.dir.join(name).to_string_lossy().into_owned()
     }
 
+    /// Nothing of BGP leaves the host until [`Host::release`]: for daemons that speak before they are ready.
+    fn hold(&self) -> anyhow::Result<()> {
+        let line = "nft add table inet hold; nft add chain inet hold out '{ type filter hook output priority 0; }'; \
+                    nft add rule inet hold out tcp dport 179 drop; nft add rule inet hold out tcp sport 179 drop";
+        self.space.sh(line).map(drop)
+    }
+
+    fn release(&self) -> anyhow::Result<()> {
+        self.space.sh("nft delete table inet hold").map(drop)
+    }
+
     fn process(&self, program: &str, argv: &[&str]) -> Process {
         Process::new(&format!("{}-{program}", self.name), &self.space, &self.logs, argv)
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use integration::lab::Process;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use super::{Host, Peer, Route, numbers};
 use crate::spec::{Announce, Family, Restart, Speaker, address, router_id};
+use crate::wait::wait;
 
 pub(super) struct Openbgpd {
     host: Host,
@@ -37,7 +39,16 @@ impl Openbgpd {
 
 impl Peer for Openbgpd {
     fn start(&mut self, _: bool) -> anyhow::Result<()> {
-        self.process.start()
+        // What comes before it has its configuration is passed on as if that were empty.
+        const READY: &str = "RDE soft reconfiguration done";
+        let before = self.process.log().matches(READY).count();
+        self.host.hold()?;
+        self.process.start()?;
+        wait(Duration::from_secs(10), || {
+            let ready = self.process.log().matches(READY).count() > before;
+            if ready { Ok(()) } else { Err("OpenBGPD is not ready".to_owned()) }
+        })?;
+        self.host.release()
     }
 
     fn kill(&mut self) {
