@@ -1,7 +1,7 @@
 //! What a node would tell its peers about a route, without a node: the speaker itself, with the derived configuration and
 //! sessions that only pretend.
 //!
-//! Nothing is decided here. The same [`translate`](crate::translate) and the same [`Speaker`] that run on a node are given
+//! Nothing is decided here. The same `translate` and the same [`Speaker`] that run on a node are given
 //! one route and the neighbours' OPENs, and asked. So filters, narrowing, reflection and split horizon are all in.
 
 use std::collections::BTreeMap;
