@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use bird_speaker::io::Command;
 use ipnet::IpNet;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -90,12 +91,24 @@ pub(crate) enum Family {
     Both,
 }
 
+impl Family {
+    fn has(self, address: IpAddr) -> bool {
+        match self {
+            Family::Both => true,
+            Family::Ipv4 => address.is_ipv4(),
+            Family::Ipv6 => address.is_ipv6(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Client {
     stream: UnixStream,
     family: Family,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// It asked to be allowed to look only.
+    restricted: bool,
     ended: bool,
 }
 
@@ -131,6 +144,7 @@ impl Control {
         next: &mut impl FnMut() -> Token,
         view: &impl Fn() -> View,
         routes: &impl Fn(Family, usize) -> Vec<RouteView>,
+        orders: &mut Vec<Command>,
     ) {
         if let Some(listener) = self.listeners.iter().find(|l| l.token == token) {
             let family = listener.family;
@@ -142,18 +156,21 @@ impl Control {
                 let token = next();
                 if registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).is_ok() {
                     let output = format!("0001 BIRD {VERSION} ready.\n").into_bytes();
-                    fresh.push((token, Client { stream, family, input: Vec::new(), output, ended: false }));
+                    fresh.push((
+                        token,
+                        Client { stream, family, input: Vec::new(), output, restricted: false, ended: false },
+                    ));
                 }
             }
             for (token, mut client) in fresh {
-                if client.serve(view, routes) {
+                if client.serve(view, routes, orders) {
                     self.clients.insert(token, client);
                 }
             }
             return;
         }
         if let Some(client) = self.clients.get_mut(&token)
-            && !client.serve(view, routes)
+            && !client.serve(view, routes, orders)
         {
             self.clients.remove(&token);
         }
@@ -170,7 +187,12 @@ impl Drop for Control {
 
 impl Client {
     /// Reads requests, writes answers; false when the client is done.
-    fn serve(&mut self, view: &impl Fn() -> View, routes: &impl Fn(Family, usize) -> Vec<RouteView>) -> bool {
+    fn serve(
+        &mut self,
+        view: &impl Fn() -> View,
+        routes: &impl Fn(Family, usize) -> Vec<RouteView>,
+        orders: &mut Vec<Command>,
+    ) -> bool {
         let mut buffer = [0; 1024];
         loop {
             match self.stream.read(&mut buffer) {
@@ -195,7 +217,16 @@ impl Client {
                 self.ended = true;
                 break;
             }
-            self.output.extend_from_slice(answer(&words, self.family, view, routes).as_bytes());
+            let reply = match words.as_slice() {
+                ["restrict"] => {
+                    self.restricted = true;
+                    "0016 Access restricted\n".to_owned()
+                }
+                [verb, ..] if is_order(verb) && self.restricted => "8007 Access denied\n".to_owned(),
+                [verb, ..] if is_order(verb) => order(&words, self.family, &view(), orders),
+                _ => answer(&words, self.family, view, routes),
+            };
+            self.output.extend_from_slice(reply.as_bytes());
         }
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
@@ -211,7 +242,41 @@ impl Client {
     }
 }
 
-/// The reply to one request.
+fn is_order(verb: &str) -> bool {
+    matches!(verb, "restart" | "reload")
+}
+
+/// What is done for each peer that an order names.
+type Wanted<'a> = &'a [fn(String) -> Command];
+
+/// `restart NAME`, `reload [in | out] NAME`; NAME may be `all`. As with BIRD, a reload asks the peer for its routes again,
+/// tells it everything again, or both, and the session stays.
+fn order(words: &[&str], family: Family, view: &View, orders: &mut Vec<Command>) -> String {
+    let reset = |peer| Command::Reset { peer };
+    let refresh_in = |peer| Command::RefreshIn { peer };
+    let refresh_out = |peer| Command::RefreshOut { peer };
+    let (name, done, wanted): (_, _, Wanted<'_>) = match words {
+        ["restart", name] => (*name, "0012-", &[reset]),
+        ["reload", "in", name] => (*name, "0015-", &[refresh_in]),
+        ["reload", "out", name] => (*name, "0015-", &[refresh_out]),
+        ["reload", name] => (*name, "0015-", &[refresh_in, refresh_out]),
+        _ => return syntax_error(),
+    };
+    let name = name.trim_matches('"');
+    let mut out = String::new();
+    for peer in view.peers.iter().filter(|p| family.has(p.address) && (name == "all" || p.name == name)) {
+        orders.extend(wanted.iter().map(|command| command(peer.name.clone())));
+        let what = if done == "0012-" { "restarted" } else { "reloading" };
+        let _ = writeln!(out, "{done}{}: {what}", peer.name);
+    }
+    if out.is_empty() {
+        return "8003 No protocols match\n".to_owned();
+    }
+    out.push_str("0000 \n");
+    out
+}
+
+/// The reply to one question.
 fn answer(
     words: &[&str],
     family: Family,
@@ -243,13 +308,14 @@ fn answer(
             }
             _ => syntax_error(),
         },
-        [restrict] if is(restrict, "restrict") => "0016 Access restricted\n".to_owned(),
         _ => syntax_error(),
     }
 }
 
 fn syntax_error() -> String {
-    "9001 syntax error; known here: show status, show protocols [all] [NAME], show route [count]\n".to_owned()
+    "9001 syntax error; known here: show status, show protocols [all] [NAME], show route [count], \
+     reload [in|out] NAME, restart NAME\n"
+        .to_owned()
 }
 
 fn status(view: &View) -> String {
@@ -276,12 +342,7 @@ fn protocols(view: &View, family: Family, all: bool, name: Option<&str>) -> Stri
         rows.push((name.to_owned(), row(name, kind, "up", view.started, view.now, ""), String::new()));
     }
     for peer in &view.peers {
-        let shown = match family {
-            Family::Both => true,
-            Family::Ipv4 => peer.address.is_ipv4(),
-            Family::Ipv6 => peer.address.is_ipv6(),
-        };
-        if !shown {
+        if !family.has(peer.address) {
             continue;
         }
         let state = if peer.state == "Established" { "up" } else { "start" };
@@ -421,6 +482,27 @@ mod tests {
         let mut recovering = view();
         recovering.recovering = true;
         assert!(status(&recovering).contains("\n0024-Graceful restart recovery in progress\n"));
+    }
+
+    #[test]
+    fn orders_go_to_the_peers_of_the_family() {
+        let say = |line: &str, family| {
+            let (words, mut orders) = (line.split_whitespace().collect::<Vec<_>>(), Vec::new());
+            let said = order(&words, family, &view(), &mut orders);
+            (said, orders)
+        };
+        let peer = || "Mesh_10_0_0_12".to_owned();
+        let (said, orders) = say("reload in Mesh_10_0_0_12", Family::Ipv4);
+        assert_eq!(said, "0015-Mesh_10_0_0_12: reloading\n0000 \n");
+        assert_eq!(orders, [Command::RefreshIn { peer: peer() }]);
+        let (_, orders) = say("reload all", Family::Ipv4);
+        assert_eq!(orders, [Command::RefreshIn { peer: peer() }, Command::RefreshOut { peer: peer() }]);
+        let (said, orders) = say("restart \"Mesh_fd00__12\"", Family::Both);
+        assert_eq!((said.as_str(), orders.len()), ("0012-Mesh_fd00__12: restarted\n0000 \n", 1));
+        for line in ["restart Mesh_fd00__12", "reload static1"] {
+            assert_eq!(say(line, Family::Ipv4), ("8003 No protocols match\n".to_owned(), Vec::new()));
+        }
+        assert!(say("restart", Family::Both).0.starts_with("9001 "));
     }
 
     #[test]

@@ -17,6 +17,11 @@ pub(crate) fn event(event: &Event) {
         Event::Down { peer, reason } => {
             tracing::warn!(%peer, err = %reason, fix = fix(reason), "session lost");
         }
+        Event::Failed { peer, reason: reason @ (DownReason::Sent(text) | DownReason::Received(text)) }
+            if text.to_ascii_lowercase().contains("collision") =>
+        {
+            tracing::info!(%peer, err = %reason, "both called at once; the other connection stays");
+        }
         Event::Failed { peer, reason } => {
             tracing::warn!(%peer, err = %reason, fix = fix(reason), "session does not come up");
         }

@@ -327,6 +327,32 @@ fn a_changed_file_is_taken_on_sighup_without_a_session_lost() {
 }
 
 #[test]
+fn an_operator_reloads_and_restarts_a_session_by_birdc() {
+    let pair = Pair::new("bt12");
+    let socket = pair.lab.file("left.ctl");
+    let left = format!("{LEFT}control: {}\n", socket.display());
+    let _left = pair.ours("left", &pair.left, &left);
+    let right = pair.ours("right", &pair.right, RIGHT);
+    pair.routes(&pair.left, &LEFT_ROUTES);
+    let birdc = |line: &str| pair.left.sh(&format!("birdc -s {} {line}", socket.display())).unwrap();
+    let protocols = birdc("show protocols");
+    assert!(protocols.contains("10.99.0.2") && protocols.contains("Established"), "{protocols}");
+    assert!(birdc("reload in 10.99.0.2").contains("10.99.0.2: reloading"));
+    assert!(birdc("reload all").contains("fd99::2: reloading"));
+    pair.routes(&pair.left, &LEFT_ROUTES);
+    assert!(!right.log().contains("session lost"), "a reload keeps the session");
+    assert!(birdc("restart 10.99.0.2").contains("10.99.0.2: restarted"));
+    eventually(SOON, || {
+        let log = right.log();
+        let again = log.matches("session established").count() >= 3;
+        if log.contains("Administrative Reset") && again { Ok(()) } else { Err(log) }
+    })
+    .unwrap();
+    pair.routes(&pair.left, &LEFT_ROUTES);
+    assert!(birdc("-r restart 10.99.0.2 || true").contains("Access denied"));
+}
+
+#[test]
 fn passwords_must_match() {
     let pair = Pair::new("bt7");
     let with = |text: &str, password: &str| {

@@ -1,5 +1,6 @@
 //! People and their programs: the control sockets, and the socket for questions about peers and routes.
 
+use bird_speaker::Input;
 use mio::Token;
 
 use super::Engine;
@@ -16,14 +17,20 @@ impl Engine {
         let times = view::Times { started: self.started, configured: self.configured };
         let speaker = self.speaker.as_ref();
         let (recovering, kernel) = (self.recovering, &self.kernel);
+        let mut orders = Vec::new();
         self.control.ready(
             token,
             self.poll.registry(),
             &mut next,
             &|| view::of(speaker, &times, recovering),
             &|family, limit| view::routes(speaker, kernel, family, limit),
+            &mut orders,
         );
         self.next_token = next_token;
+        for command in orders {
+            tracing::info!(?command, "asked for on the control socket");
+            self.input(Input::Command(command));
+        }
     }
 
     /// Something happened on the socket for questions, or at one of its clients.
