@@ -27,6 +27,7 @@ mod gtsm;
 mod kernel;
 mod listen;
 mod metrics;
+mod notice;
 pub mod passwords;
 mod plan;
 pub mod rehearsal;

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use bird_speaker::io::{ConnectError, DownReason};
+use bird_speaker::io::{ConnectError, DownReason, Notice};
 use bird_speaker::{ConfigDiff, Event};
+
+use crate::notice::{Meaning, meaning};
 
 /// Logs an event of the speaker.
 pub(crate) fn event(event: &Event) {
@@ -17,8 +19,8 @@ pub(crate) fn event(event: &Event) {
         Event::Down { peer, reason } => {
             tracing::warn!(%peer, err = %reason, fix = fix(reason), "session lost");
         }
-        Event::Failed { peer, reason: reason @ (DownReason::Sent(text) | DownReason::Received(text)) }
-            if text.to_ascii_lowercase().contains("collision") =>
+        Event::Failed { peer, reason }
+            if reason.notice().is_some_and(|n| meaning(n) == Meaning::Collision) =>
         {
             tracing::info!(%peer, err = %reason, "both called at once; the other connection stays");
         }
@@ -88,7 +90,7 @@ fn fix(reason: &DownReason) -> &'static str {
             "correct the Node's BGP address, or set sourceAddress to None on the BGPPeer"
         }
         DownReason::Connect(ConnectError::Other(_)) => "see the error; it is tried again",
-        DownReason::Sent(text) | DownReason::Received(text) => by_text(text),
+        DownReason::Sent(notice) | DownReason::Received(notice) => fix_of(notice),
         DownReason::Closed(_) => {
             "look at the peer's log: it hung up without a reason; a wrong password or an unknown neighbour does that"
         }
@@ -100,29 +102,21 @@ fn fix(reason: &DownReason) -> &'static str {
     }
 }
 
-/// RFC 4271 and 4486 names of NOTIFICATIONs, as both sides print them.
-fn by_text(text: &str) -> &'static str {
-    let text = text.to_ascii_lowercase();
-    let has = |word: &str| text.contains(word);
-    if has("bad peer as") {
-        "compare asNumber of the BGPPeer or Node with the AS that the peer is configured with"
-    } else if has("bad bgp identifier") {
-        "give each speaker a router id of its own (CALICO_ROUTER_ID)"
-    } else if has("hold timer expired") || has("send hold") {
-        "the peer was silent or did not read for the hold time: check the link and the load on both sides"
-    } else if has("hold time") {
-        "set a hold time of 0 or of at least 3 s on both sides"
-    } else if has("capability") {
-        "enable the same address families on both sides"
-    } else if has("maximum number of prefixes") {
-        "raise the prefix limit, or stop the leak of routes"
-    } else if has("connection rejected") || has("de-configured") {
-        "configure this node as a neighbour on the peer"
-    } else if has("administrative") {
-        "nothing: an operator asked for it"
-    } else if has("collision") {
-        "nothing: the other connection of the two stays"
-    } else {
-        "look at the peer's log for the same moment"
+fn fix_of(notice: &Notice) -> &'static str {
+    match meaning(notice) {
+        Meaning::BadPeerAs => {
+            "compare asNumber of the BGPPeer or Node with the AS that the peer is configured with"
+        }
+        Meaning::BadIdentifier => "give each speaker a router id of its own (CALICO_ROUTER_ID)",
+        Meaning::Silent | Meaning::NotReading => {
+            "the peer was silent or did not read for the hold time: check the link and the load on both sides"
+        }
+        Meaning::HoldTime => "set a hold time of 0 or of at least 3 s on both sides",
+        Meaning::Capability => "enable the same address families on both sides",
+        Meaning::TooManyPrefixes => "raise the prefix limit, or stop the leak of routes",
+        Meaning::Unwelcome => "configure this node as a neighbour on the peer",
+        Meaning::Administrative => "nothing: an operator asked for it",
+        Meaning::Collision => "nothing: the other connection of the two stays",
+        Meaning::Authentication | Meaning::Other => "look at the peer's log for the same moment",
     }
 }

@@ -44,7 +44,7 @@ impl Speaker {
                 self.call_failed(now, index, DownReason::Closed(reason));
             }
             Phase::Delayed | Phase::OpenSent | Phase::OpenConfirm | Phase::Established => {
-                self.lose(now, at, DownReason::Closed(reason), Ending::Lost, None);
+                self.lose(now, at, DownReason::Closed(reason), Ending::Lost);
             }
         }
         self.conns.remove(at);
@@ -53,11 +53,10 @@ impl Speaker {
     /// Ends a connection from our side, with a NOTIFICATION if there is something to say.
     pub(crate) fn end(&mut self, now: Time, at: usize, notification: Option<Notification>, ending: Ending) {
         let reason = match &notification {
-            Some(n) => DownReason::Sent(n.to_string()),
+            Some(n) => DownReason::Sent(n.into()),
             None => DownReason::Closed("the peer connected anew".into()),
         };
-        let code = notification.as_ref().map(|n| (n.code, n.subcode));
-        self.lose(now, at, reason, ending, code);
+        self.lose(now, at, reason, ending);
         let agreed = self.conns.get(at).and_then(|c| c.terms.as_ref()).and_then(|t| t.restart);
         let hard = ending == Ending::Hard && agreed.is_some_and(|r| r.notification);
         let notification = if hard { notification.map(Notification::into_hard_reset) } else { notification };
@@ -65,14 +64,8 @@ impl Speaker {
     }
 
     /// What follows from the loss of a connection, whoever ended it. The connection itself is the caller's.
-    pub(crate) fn lose(
-        &mut self,
-        now: Time,
-        at: usize,
-        reason: DownReason,
-        ending: Ending,
-        code: Option<(u8, u8)>,
-    ) {
+    pub(crate) fn lose(&mut self, now: Time, at: usize, reason: DownReason, ending: Ending) {
+        let code = reason.notice().map(|n| (n.code, n.subcode));
         let Some(index) = self.conns.get(at).map(|c| c.peer) else { return };
         self.forget_conn(index, at);
         let Some(peer) = self.peer_mut(index) else { return };

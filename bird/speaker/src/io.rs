@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bird_packet::Notification;
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -273,15 +274,47 @@ pub enum Event {
     },
 }
 
+/// A NOTIFICATION: what it means, and how it reads. The text may hold words of the peer's operator; only the numbers say
+/// what is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Error code; of a Hard Reset (RFC 8538), that of what it wraps.
+    pub code: u8,
+    /// Error subcode.
+    pub subcode: u8,
+    text: String,
+}
+
+impl Notice {
+    /// One that was too short to have a code.
+    pub(crate) fn unreadable(why: impl fmt::Display) -> Self {
+        Self { code: 0, subcode: 0, text: why.to_string() }
+    }
+}
+
+impl From<&Notification> for Notice {
+    fn from(whole: &Notification) -> Self {
+        let inner = whole.inner();
+        let meant = inner.as_ref().unwrap_or(whole);
+        Self { code: meant.code, subcode: meant.subcode, text: whole.to_string() }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// Why a session ended or did not come up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DownReason {
     /// We ended it with this NOTIFICATION.
     #[error("sent notification: {0}")]
-    Sent(String),
+    Sent(Notice),
     /// The peer ended it with this NOTIFICATION.
     #[error("received notification: {0}")]
-    Received(String),
+    Received(Notice),
     /// The TCP connection ended without a word.
     #[error("connection closed: {0}")]
     Closed(String),
@@ -305,6 +338,16 @@ pub enum DownReason {
     /// The configuration no longer wants it.
     #[error("{0}")]
     Admin(&'static str),
+}
+
+impl DownReason {
+    /// The NOTIFICATION that ended it, whoever sent it.
+    pub fn notice(&self) -> Option<&Notice> {
+        match self {
+            Self::Sent(notice) | Self::Received(notice) => Some(notice),
+            _ => None,
+        }
+    }
 }
 
 /// A kernel route that somebody else owns.

@@ -7,7 +7,7 @@ use bird_packet::{
 
 use crate::ending::{Ending, ending_of};
 use crate::fsm::{Happening, Phase, Step, step};
-use crate::io::{ConnId, DownReason, Time};
+use crate::io::{ConnId, DownReason, Notice, Time};
 use crate::rib::table::PeerIndex;
 use crate::speaker::Speaker;
 
@@ -102,15 +102,14 @@ impl Speaker {
     }
 
     fn on_notification(&mut self, now: Time, at: usize, body: &[u8]) {
-        let (reason, ending, code) = match Notification::decode(body) {
+        let (notice, ending) = match Notification::decode(body) {
             Ok(n) => {
                 self.notifications.note_received(&n);
-                let code = n.inner().map_or((n.code, n.subcode), |inner| (inner.code, inner.subcode));
-                (DownReason::Received(n.to_string()), ending_of(&n), Some(code))
+                (Notice::from(&n), ending_of(&n))
             }
-            Err(short) => (DownReason::Received(short.to_string()), Ending::Notified, Some((0, 0))),
+            Err(short) => (Notice::unreadable(short), Ending::Notified),
         };
-        self.lose(now, at, reason, ending, code);
+        self.lose(now, at, DownReason::Received(notice), ending);
         self.close_conn(at, None);
     }
 

@@ -176,7 +176,7 @@ impl Speaker {
         let Some(peer) = self.peer(index) else { return };
         let conns = peer.conns.clone();
         for at in conns {
-            self.lose(now, at, DownReason::Admin(why), Ending::Hard, None);
+            self.lose(now, at, DownReason::Admin(why), Ending::Hard);
             let hard = self
                 .conns
                 .get(at)
@@ -337,7 +337,7 @@ impl Speaker {
             for at in peer.conns.clone() {
                 let graceful =
                     self.conns.get(at).and_then(|c| c.terms.as_ref()).is_some_and(|t| t.restart.is_some());
-                self.lose(now, at, DownReason::Admin("the speaker is stopping"), Ending::Lost, None);
+                self.lose(now, at, DownReason::Admin("the speaker is stopping"), Ending::Lost);
                 let notification =
                     Notification::cease_with_text(Cease::AdministrativeShutdown, "the speaker is stopping");
                 self.close_conn(at, (!graceful).then_some(&notification));

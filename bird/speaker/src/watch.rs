@@ -94,7 +94,7 @@ impl Speaker {
             if hard { notification.into_hard_reset() } else { notification }
         });
         // No error of the peer's: it is called again as after any lost connection.
-        self.lose(now, at, DownReason::Unreachable(reason), ending, None);
+        self.lose(now, at, DownReason::Unreachable(reason), ending);
         self.close_conn(at, notification.as_ref());
     }
 }

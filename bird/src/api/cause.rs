@@ -6,11 +6,12 @@
 use std::net::IpAddr;
 
 use bird_speaker::fsm::State;
-use bird_speaker::io::{ConnectError, DownReason};
+use bird_speaker::io::{ConnectError, DownReason, Notice};
 use bird_speaker::view::{NeighborView, Parked};
 
 use super::history::{Md5Drops, Refused};
 use super::proto::{Cause, CauseKind};
+use crate::notice::{Meaning, meaning};
 
 /// What is known.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(crate) enum Way {
     Gateway(IpAddr),
 }
 
+/// Cease / Connection Rejected (RFC 4486).
+const REJECTED: (u8, u8) = (6, 5);
 /// A call under way is not worth a word for this long.
 const PATIENCE_MS: u64 = 3000;
 
@@ -76,9 +79,8 @@ pub(crate) fn diagnose(facts: &Facts<'_>) -> Option<Cause> {
 fn decisive<'a>(reasons: &[&'a DownReason]) -> Option<&'a DownReason> {
     let follows = |reason: &DownReason| match reason {
         DownReason::Closed(_) => true,
-        DownReason::Sent(text) | DownReason::Received(text) => {
-            let text = text.to_ascii_lowercase();
-            text.contains("connection rejected") || text.contains("collision")
+        DownReason::Sent(notice) | DownReason::Received(notice) => {
+            (notice.code, notice.subcode) == REJECTED || meaning(notice) == Meaning::Collision
         }
         DownReason::Connect(_)
         | DownReason::Rival { .. }
@@ -89,8 +91,7 @@ fn decisive<'a>(reasons: &[&'a DownReason]) -> Option<&'a DownReason> {
     if !follows(last) {
         return Some(last);
     }
-    let says_more =
-        |r: &&DownReason| matches!(r, DownReason::Sent(_) | DownReason::Received(_)) && !follows(r);
+    let says_more = |r: &&DownReason| r.notice().is_some() && !follows(r);
     Some(reasons.iter().copied().find(says_more).unwrap_or(last))
 }
 
@@ -122,8 +123,8 @@ fn by_reason(facts: &Facts<'_>, reason: &DownReason) -> Cause {
             format!("the call failed with system error {errno}"),
             "see errno(3); it is tried again",
         ),
-        DownReason::Sent(text) => notification(facts, text, true),
-        DownReason::Received(text) => notification(facts, text, false),
+        DownReason::Sent(notice) => notification(facts, notice, true),
+        DownReason::Received(notice) => notification(facts, notice, false),
         DownReason::Closed(text) => closed(facts, text),
         DownReason::Rival { address, rival } => cause(
             CauseKind::Rival,
@@ -287,30 +288,24 @@ fn closed(facts: &Facts<'_>, text: &str) -> Cause {
     )
 }
 
-/// A NOTIFICATION by the names of RFC 4271 and its successors.
-fn notification(facts: &Facts<'_>, text: &str, sent: bool) -> Cause {
+fn notification(facts: &Facts<'_>, notice: &Notice, sent: bool) -> Cause {
     let view = facts.view;
-    let lower = text.to_ascii_lowercase();
-    let has = |words: &str| lower.contains(words);
-    let said = view.said;
     let who = if sent { "the peer" } else { "this side" };
-    if has("bad peer as") {
-        return wrong_as(facts, sent);
-    }
-    if has("bad bgp identifier") {
-        let id = said.map(|s| s.router_id.to_string()).unwrap_or_default();
-        return cause(
-            CauseKind::RouterId,
-            if sent {
-                format!("the peer's router id {id} is ours too, or none")
-            } else {
-                "the peer refuses our router id".to_owned()
-            },
-            "give each speaker a router id of its own (CALICO_ROUTER_ID)",
-        );
-    }
-    if has("unacceptable hold time") {
-        return cause(
+    match meaning(notice) {
+        Meaning::BadPeerAs => wrong_as(facts, sent),
+        Meaning::BadIdentifier => {
+            let id = view.said.map(|s| s.router_id.to_string()).unwrap_or_default();
+            cause(
+                CauseKind::RouterId,
+                if sent {
+                    format!("the peer's router id {id} is ours too, or none")
+                } else {
+                    "the peer refuses our router id".to_owned()
+                },
+                "give each speaker a router id of its own (CALICO_ROUTER_ID)",
+            )
+        }
+        Meaning::HoldTime => cause(
             CauseKind::HoldTime,
             if sent {
                 "the peer offers a hold time of 1 or 2 s, which no speaker may accept (RFC 4271)".to_owned()
@@ -318,31 +313,23 @@ fn notification(facts: &Facts<'_>, text: &str, sent: bool) -> Cause {
                 format!("the peer refuses our hold time of {} s", view.settings.hold_time)
             },
             "set a hold time of 0 or of at least 3 s, and not below what the other side demands",
-        );
-    }
-    if has("send hold timer") {
-        return cause(
+        ),
+        Meaning::NotReading => cause(
             CauseKind::HoldTimer,
             format!("{who} did not read what was sent for the send hold time"),
             "check the load of that side and the link",
-        );
-    }
-    if has("hold timer expired") {
-        return cause(
+        ),
+        Meaning::Silent => cause(
             CauseKind::HoldTimer,
             format!("{who} was silent for the hold time, as the other side saw it"),
             "check the link, packet loss and MTU, and the load on both sides",
-        );
-    }
-    if has("unsupported capability") {
-        return cause(
+        ),
+        Meaning::Capability => cause(
             CauseKind::Families,
             format!("no address family in common; offered here: {}", view.settings.families.join(", ")),
             "enable the same address families on both sides",
-        );
-    }
-    if has("maximum number of prefixes") {
-        return cause(
+        ),
+        Meaning::TooManyPrefixes => cause(
             CauseKind::PrefixLimit,
             if sent {
                 "the peer told more prefixes than it may"
@@ -350,32 +337,35 @@ fn notification(facts: &Facts<'_>, text: &str, sent: bool) -> Cause {
                 "the peer takes fewer prefixes than it was told"
             },
             "raise the limit, or narrow what is told (export filters)",
-        );
-    }
-    if has("connection rejected") || has("de-configured") {
-        let from = view.peer.local_address.or(view.settings.source_address);
-        let from = from.map_or_else(|| "this node".to_owned(), |a| a.to_string());
-        return cause(
-            CauseKind::WrongSource,
-            format!("the peer takes no session from {from} ({text})"),
-            format!("configure {from} with AS {} as a neighbour on the peer", facts.local_as),
-        );
-    }
-    if has("administrative") {
-        return cause(
+        ),
+        Meaning::Unwelcome => {
+            let from = view.peer.local_address.or(view.settings.source_address);
+            let from = from.map_or_else(|| "this node".to_owned(), |a| a.to_string());
+            cause(
+                CauseKind::WrongSource,
+                format!("the peer takes no session from {from} ({notice})"),
+                format!("configure {from} with AS {} as a neighbour on the peer", facts.local_as),
+            )
+        }
+        Meaning::Administrative => cause(
             if sent { CauseKind::Disabled } else { CauseKind::PeerAdmin },
-            text,
+            notice.to_string(),
             "nothing, if that was meant; otherwise enable the session on the peer",
-        );
+        ),
+        Meaning::Collision => {
+            ended(CauseKind::Trying, notice, sent, "nothing: the other connection of the two stays")
+        }
+        Meaning::Authentication => {
+            ended(CauseKind::Md5Mismatch, notice, sent, "set the same authentication on both sides")
+        }
+        Meaning::Other => {
+            ended(CauseKind::Protocol, notice, sent, "look at the peer's log for the same moment")
+        }
     }
-    let (kind, fix) = if has("collision") {
-        (CauseKind::Trying, "nothing: the other connection of the two stays")
-    } else if has("authentication") {
-        (CauseKind::Md5Mismatch, "set the same authentication on both sides")
-    } else {
-        (CauseKind::Protocol, "look at the peer's log for the same moment")
-    };
-    cause(kind, format!("{} {text}", if sent { "we ended it:" } else { "the peer ended it:" }), fix)
+}
+
+fn ended(kind: CauseKind, notice: &Notice, sent: bool, fix: &str) -> Cause {
+    cause(kind, format!("{} {notice}", if sent { "we ended it:" } else { "the peer ended it:" }), fix)
 }
 
 fn wrong_as(facts: &Facts<'_>, sent: bool) -> Cause {
@@ -442,11 +432,11 @@ mod tests {
     }
 
     fn sent(code: u8, subcode: u8) -> DownReason {
-        DownReason::Sent(Notification::new(code, subcode).to_string())
+        DownReason::Sent((&Notification::new(code, subcode)).into())
     }
 
     fn received(code: u8, subcode: u8) -> DownReason {
-        DownReason::Received(Notification::new(code, subcode).to_string())
+        DownReason::Received((&Notification::new(code, subcode)).into())
     }
 
     fn closed() -> DownReason {
@@ -500,6 +490,17 @@ mod tests {
         let reasons = [received(2, 2)];
         let cause = diagnose(&facts(&view, &reasons)).unwrap();
         assert_eq!(cause.text, "the peer expects another AS than our 65001");
+    }
+
+    #[test]
+    fn the_words_of_the_other_operator_do_not_decide() {
+        let view = view(|_| {});
+        let text = "bad peer as, hold time, collision";
+        let shutdown = Notification::cease_with_text(Cease::AdministrativeShutdown, text);
+        let reasons = [DownReason::Received((&shutdown).into())];
+        let cause = diagnose(&facts(&view, &reasons)).unwrap();
+        assert_eq!(cause.kind, CauseKind::PeerAdmin);
+        assert!(cause.text.contains(text), "{}", cause.text);
     }
 
     #[test]
