@@ -6,7 +6,9 @@
 use bird_packet::{AttrBuilder, Origin};
 
 use crate::config::{Config, OriginTarget};
+use crate::rib::attrs::Standing;
 use crate::rib::net::Net;
+use crate::rib::nexthop::NhId;
 use crate::rib::routes::Rib;
 use crate::rib::table::{DestId, Path, source};
 use crate::speaker::Speaker;
@@ -133,7 +135,7 @@ impl Speaker {
             .as_path(&[])
             .atomic_aggregate(true)
             .aggregator(local.asn, local.router_id);
-        let attr = self.static_attr(&builder);
+        let attr = self.own_attr(&builder, NhId::NONE, Standing::Static);
         let number = self.origin_number(target, 0);
         Path { attr, rx_id: number, slot: 0, peer: source::STATIC, epoch: 0, flags: 0 }
     }

@@ -84,20 +84,23 @@ impl Speaker {
         if let Some(metric) = metric {
             builder.local_pref(Some(local_pref_of_metric(metric)));
         }
-        self.scratch.clear();
-        builder.write(&mut self.scratch).expect("invariant: three short attributes fit");
         let next_hop = match gateway {
             Some(address) => self.core.store.next_hops.intern(NextHopAddr { local: true, ..address.into() }),
             None => NhId::NONE,
         };
-        self.core.store.intern(&self.scratch, next_hop, standing)
+        self.own_attr(&builder, next_hop, standing)
     }
 
-    /// Attributes of a route that the configuration makes.
-    pub(crate) fn static_attr(&mut self, builder: &AttrBuilder<'_>) -> AttrId {
+    /// Interns attributes that are made here.
+    pub(crate) fn own_attr(
+        &mut self,
+        builder: &AttrBuilder<'_>,
+        next_hop: NhId,
+        standing: Standing,
+    ) -> AttrId {
         self.scratch.clear();
         builder.write(&mut self.scratch).expect("invariant: a few short attributes fit");
-        self.core.store.intern(&self.scratch, NhId::NONE, Standing::Static)
+        self.core.store.intern(&self.scratch, next_hop, standing)
     }
 
     pub(crate) fn on_local_route(&mut self, route: LocalRoute) {

@@ -58,6 +58,6 @@ pub(super) fn sentence(config: &NodeConfig, peer: &Peer, prefix: IpNet, telling:
         ExportReason::SplitHorizon => "this peer is the one that told it".into(),
         ExportReason::NoPath => "the node has no usable path".into(),
         ExportReason::FamilyOff => "the session carries the other address family".into(),
-        _ => format!("{:?}", telling.reason),
+        reason => reason.to_string(),
     }
 }
