@@ -2,7 +2,8 @@
 //! readiness and liveness probes and CalicoNodeStatus speak.
 //!
 //! A line in, numbered lines out: `1002-text` when more of the reply follows, `0000 ` at its end, a leading space for
-//! a line of the same kind as the one before. The answers are made from a [`View`]; this file knows no speaker.
+//! a line of the same kind as the one before. The answers are made from a [`View`], orders are handed
+//! back; this file knows no speaker.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,6 +16,8 @@ use bird_speaker::io::Command;
 use ipnet::IpNet;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+
+use crate::engine::Tokens;
 
 /// What BIRD of Calico's release calls itself; its clients look for the first word only.
 const VERSION: &str = "v0.3.3+birdv1.6.8";
@@ -141,7 +144,7 @@ impl Control {
         &mut self,
         token: Token,
         registry: &Registry,
-        next: &mut impl FnMut() -> Token,
+        tokens: &mut Tokens,
         view: &impl Fn() -> View,
         routes: &impl Fn(Family, usize) -> Vec<RouteView>,
         orders: &mut Vec<Command>,
@@ -153,7 +156,7 @@ impl Control {
                 if self.clients.len() + fresh.len() >= MOST_CLIENTS {
                     continue;
                 }
-                let token = next();
+                let token = tokens.next();
                 if registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).is_ok() {
                     let output = format!("0001 BIRD {VERSION} ready.\n").into_bytes();
                     fresh.push((

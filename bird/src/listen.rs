@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
+use crate::engine::Tokens;
 use crate::plan::{Plan, Secret};
 use crate::{gtsm, sock};
 
@@ -33,13 +34,13 @@ struct Listener {
 
 impl Listeners {
     /// Follows a plan: opens what is new, closes what is gone, changes keys.
-    pub(crate) fn follow(&mut self, plan: &Plan, registry: &Registry, token: &mut impl FnMut() -> Token) {
+    pub(crate) fn follow(&mut self, plan: &Plan, registry: &Registry, tokens: &mut Tokens) {
         self.wanted.clone_from(&plan.listen);
         self.keys = keys_of(plan);
         self.ttl = gtsm::Rules::of(plan);
         self.open.retain(|l| plan.listen.contains(&l.address));
         self.failed.retain(|address, _| plan.listen.contains(address));
-        self.retry(registry, token);
+        self.retry(registry, tokens);
     }
 
     /// Closes everything.
@@ -48,12 +49,12 @@ impl Listeners {
     }
 
     /// Opens what is wanted and not open, for example an address that came just now.
-    pub(crate) fn retry(&mut self, registry: &Registry, token: &mut impl FnMut() -> Token) {
+    pub(crate) fn retry(&mut self, registry: &Registry, tokens: &mut Tokens) {
         for address in self.wanted.clone() {
             if self.open.iter().any(|l| l.address == address) {
                 continue;
             }
-            match open(address, registry, token()) {
+            match open(address, registry, tokens.next()) {
                 Ok(listener) => {
                     self.failed.remove(&address);
                     self.open.push(listener);

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
+use crate::engine::Tokens;
+
 pub(crate) use job::World;
 pub use proto::{
     BfdView, Caller, Cause, CauseKind, Down, End, Explained, Line, Neighbor, PastError, PeerRow, Refusal,
@@ -130,13 +132,18 @@ impl Api {
     }
 
     /// Something happened on a socket of ours.
-    pub(crate) fn ready(&mut self, token: Token, registry: &Registry, next: &mut dyn FnMut() -> Token) {
-        let Some(client) = self.clients.get_mut(&token) else {
-            while let Some(stream) = self.listener.as_ref().and_then(socket::Listener::accept) {
-                self.welcome(stream, registry, next());
-            }
-            return;
-        };
+    pub(crate) fn ready(&mut self, token: Token, registry: &Registry, tokens: &mut Tokens) {
+        if self.clients.contains_key(&token) {
+            return self.hear(token, registry);
+        }
+        while let Some(stream) = self.listener.as_ref().and_then(socket::Listener::accept) {
+            self.welcome(stream, registry, tokens.next());
+        }
+    }
+
+    /// Reads what a client asks, or notices that it is gone.
+    fn hear(&mut self, token: Token, registry: &Registry) {
+        let Some(client) = self.clients.get_mut(&token) else { return };
         client.full = false;
         if client.read() {
             self.wake(token);
@@ -207,7 +214,7 @@ impl Api {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if registry.register(&mut stream, token, interest).is_ok() {
             self.clients.insert(token, Client::new(stream));
-            self.ready(token, registry, &mut || token);
+            self.hear(token, registry);
         }
     }
 

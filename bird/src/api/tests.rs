@@ -27,7 +27,7 @@ struct Loop {
     kernel: Kernel,
     fib: Fib,
     watch: Watch,
-    next: usize,
+    tokens: Tokens,
     /// How long each slice of work was.
     slices: Vec<Duration>,
 }
@@ -63,7 +63,7 @@ impl Loop {
             speaker: Some(speaker),
             kernel: Kernel::new(12, 254),
             fib: Fib::new(Netlink::open().unwrap(), 12, 254),
-            next: 100,
+            tokens: Tokens::after(100),
             slices: Vec::new(),
         }
     }
@@ -75,11 +75,7 @@ impl Loop {
         self.poll.poll(&mut events, Some(wait)).unwrap();
         for event in &events {
             assert!(self.api.owns(event.token()));
-            let next = &mut self.next;
-            self.api.ready(event.token(), self.poll.registry(), &mut || {
-                *next += 1;
-                Token(*next)
-            });
+            self.api.ready(event.token(), self.poll.registry(), &mut self.tokens);
         }
         let now = SystemTime::now();
         let world = World {

@@ -115,7 +115,7 @@ pub(crate) struct Engine {
     control: Control,
     api: Api,
     measure: Measure,
-    next_token: usize,
+    tokens: Tokens,
     /// Connections with something to read, in turn.
     readable: VecDeque<ConnId>,
     /// Connections with something to write.
@@ -133,6 +133,22 @@ pub(crate) struct Engine {
     wake_at: Option<Instant>,
     recovering: bool,
     stopping: bool,
+}
+
+/// Names for sockets; none is used twice.
+#[derive(Debug)]
+pub(crate) struct Tokens(usize);
+
+impl Tokens {
+    /// Names beyond `last`.
+    pub(crate) fn after(last: usize) -> Self {
+        Self(last)
+    }
+
+    pub(crate) fn next(&mut self) -> Token {
+        self.0 += 1;
+        Token(self.0)
+    }
 }
 
 /// What must be read from the kernel again.
@@ -186,7 +202,7 @@ impl Engine {
             control: Control::default(),
             api: Api::new(),
             measure: Measure::new(),
-            next_token: FIRST,
+            tokens: Tokens::after(FIRST),
             readable: VecDeque::new(),
             transmit: VecDeque::new(),
             fib_waiting: false,
@@ -283,8 +299,7 @@ impl Engine {
     }
 
     fn token(&mut self) -> Token {
-        self.next_token += 1;
-        Token(self.next_token)
+        self.tokens.next()
     }
 
     fn dispatch(&mut self, events: &Events) {
@@ -319,13 +334,7 @@ impl Engine {
 
     fn follow(&mut self, plan: Plan) {
         self.configured = SystemTime::now();
-        let mut next_token = self.next_token;
-        let mut token = || {
-            next_token += 1;
-            Token(next_token)
-        };
-        self.listeners.follow(&plan, self.poll.registry(), &mut token);
-        self.next_token = next_token;
+        self.listeners.follow(&plan, self.poll.registry(), &mut self.tokens);
         self.listen_retry_at = self.listeners.incomplete().then(|| Instant::now() + LISTEN_RETRY);
         let config = plan.config.clone();
         self.api.history.retain(|name| config.peers.iter().any(|p| p.name == name));

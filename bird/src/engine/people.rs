@@ -9,11 +9,6 @@ use crate::view;
 
 impl Engine {
     pub(super) fn serve_control(&mut self, token: Token) {
-        let mut next_token = self.next_token;
-        let mut next = || {
-            next_token += 1;
-            Token(next_token)
-        };
         let times = view::Times { started: self.started, configured: self.configured };
         let speaker = self.speaker.as_ref();
         let (recovering, kernel) = (self.recovering, &self.kernel);
@@ -21,12 +16,11 @@ impl Engine {
         self.control.ready(
             token,
             self.poll.registry(),
-            &mut next,
+            &mut self.tokens,
             &|| view::of(speaker, &times, recovering),
             &|family, limit| view::routes(speaker, kernel, family, limit),
             &mut orders,
         );
-        self.next_token = next_token;
         for command in orders {
             tracing::info!(?command, "asked for on the control socket");
             self.input(Input::Command(command));
@@ -35,12 +29,7 @@ impl Engine {
 
     /// Something happened on the socket for questions, or at one of its clients.
     pub(super) fn serve_api(&mut self, token: Token) {
-        let mut next_token = self.next_token;
-        self.api.ready(token, self.poll.registry(), &mut || {
-            next_token += 1;
-            Token(next_token)
-        });
-        self.next_token = next_token;
+        self.api.ready(token, self.poll.registry(), &mut self.tokens);
     }
 
     /// A slice of work on answers, if there are any to make.

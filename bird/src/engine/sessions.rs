@@ -259,12 +259,7 @@ impl Engine {
 
     /// Tries the addresses that could not be listened on.
     pub(super) fn listen_again(&mut self) {
-        let mut next_token = self.next_token;
-        self.listeners.retry(self.poll.registry(), &mut || {
-            next_token += 1;
-            Token(next_token)
-        });
-        self.next_token = next_token;
+        self.listeners.retry(self.poll.registry(), &mut self.tokens);
     }
 
     /// A link or an address came: what failed for want of it is tried now.
