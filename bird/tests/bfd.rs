@@ -8,13 +8,15 @@
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
+mod common;
+
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use caracal_netlink::{Event, Groups, Monitor};
+use common::{changes, router, watch};
 use integration::lab::{Lab, Namespace, Process, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -263,38 +265,6 @@ fn learned(space: &Namespace, prefix: &str) -> bool {
     let family = if prefix.contains(':') { "-6" } else { "-4" };
     let text = space.sh(&format!("ip {family} route show {prefix}")).unwrap();
     text.contains(" via ") || text.contains(" nhid ")
-}
-
-/// Changes of routes in a namespace from now on.
-fn watch(space: &Namespace) -> Monitor {
-    let path = space.path();
-    space.run(move || Monitor::open_in(Groups::ROUTE, &path).unwrap())
-}
-
-fn changes(monitor: &mut Monitor) -> Vec<String> {
-    let mut all = Vec::new();
-    loop {
-        let events = monitor.try_next().unwrap();
-        if events.is_empty() {
-            return all;
-        }
-        all.extend(events.iter().filter_map(|e| match e {
-            Event::Route { route, gone, .. } if route.proto == 12 || route.proto == 186 => {
-                Some(format!("{} gone={gone}", route.dst))
-            }
-            _ => None,
-        }));
-    }
-}
-
-/// Built by cargo beside the tests.
-fn router() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    let path = path.join("examples/router");
-    assert!(path.exists(), "cargo build -p bird --examples, which a plain cargo test does");
-    path
 }
 
 fn have(program: &str) -> bool {

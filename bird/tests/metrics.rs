@@ -2,22 +2,17 @@
 //! than configured.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use common::router;
 use integration::lab::{Lab, Namespace, Process, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
-
-fn router() -> PathBuf {
-    let path = std::env::current_exe().unwrap();
-    let path = path.ancestors().nth(2).unwrap().join("examples/router");
-    assert!(path.exists(), "cargo build -p bird --examples, which a plain cargo test does");
-    path
-}
 
 fn start(lab: &Lab, name: &str, space: &Namespace, yaml: &str) -> Process {
     let file = lab.file(&format!("{name}.yaml"));

@@ -6,10 +6,11 @@
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
-use std::path::PathBuf;
+mod common;
+
 use std::time::{Duration, Instant};
 
-use caracal_netlink::{Event, Groups, Monitor};
+use common::{changes, router, watch};
 use integration::lab::{Lab, Namespace, Process, eventually};
 use nix::sys::signal::Signal;
 
@@ -63,16 +64,6 @@ impl Pair {
     }
 }
 
-/// Built by cargo beside the tests.
-fn router() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    let path = path.join("examples/router");
-    assert!(path.exists(), "cargo build -p bird --examples, which a plain cargo test does");
-    path
-}
-
 fn routes(space: &Namespace) -> Vec<String> {
     let mut all = Vec::new();
     for family in ["-4", "-6"] {
@@ -122,28 +113,6 @@ const RIGHT_ROUTES: [&str; 4] = [
     "blackhole fd02::/48 dev lo metric 1024",
     "fd01::/48 via fd99::1 dev eth0 metric 32",
 ];
-
-/// Changes of routes in a namespace from now on.
-fn watch(space: &Namespace) -> Monitor {
-    let path = space.path();
-    space.run(move || Monitor::open_in(Groups::ROUTE, &path).unwrap())
-}
-
-fn changes(monitor: &mut Monitor) -> Vec<String> {
-    let mut all = Vec::new();
-    loop {
-        let events = monitor.try_next().unwrap();
-        if events.is_empty() {
-            return all;
-        }
-        all.extend(events.iter().filter_map(|e| match e {
-            Event::Route { route, gone, .. } if route.proto == 12 => {
-                Some(format!("{} gone={gone}", route.dst))
-            }
-            _ => None,
-        }));
-    }
-}
 
 #[test]
 fn two_of_ours_exchange_routes_and_survive_restarts_without_a_kernel_write() {

@@ -178,7 +178,8 @@ fn frr_conf(config: &RouterConfig) -> String {
     text
 }
 
-fn uid(user: &str) -> Option<u32> {
+/// The number of a user of this host.
+pub fn uid(user: &str) -> Option<u32> {
     let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
     let line = passwd.lines().find(|line| line.split(':').next() == Some(user))?;
     line.split(':').nth(2)?.parse().ok()

@@ -8,11 +8,7 @@ use bird_speaker::fsm::State;
 use bird_speaker::policy::{Action, FilterSet, Rule};
 use bird_speaker::view::PathView;
 use bird_speaker::{Config, ExportReason, ImportReason, PeerConfig};
-use harness::{World, blackhole, config, millis, net, peer, secs};
-
-fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
-    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, asn) }
-}
+use harness::{World, blackhole, millis, net, node, peer, secs};
 
 /// n0 ── n1 ── n2, each in its AS.
 fn line(asns: [u32; 3]) -> (World, Vec<Config>) {

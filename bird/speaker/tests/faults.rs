@@ -19,11 +19,7 @@ use harness::wire::{
     PEER_AS, Wire, attrs, end_of_rib, graceful_open, keepalive, message, open, passive, router, routes, them,
     update, us, withdrawals,
 };
-use harness::{World, blackhole, config, millis, net, peer, secs};
-
-fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
-    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, asn) }
-}
+use harness::{World, blackhole, fibs, mesh, millis, net, node, peer, secs};
 
 fn pair(tune: impl Fn(PeerConfig) -> PeerConfig) -> World {
     World::of(vec![node(0, 65000, vec![tune(peer(1, 65001))]), node(1, 65001, vec![tune(peer(0, 65000))])])
@@ -567,22 +563,6 @@ fn b15_two_restarts_one_after_the_other_lose_nothing_that_was_told_in_between() 
         watch(&mut world, secs(8), &before);
         assert!(world.up(0, 1) && world.up(1, 2));
     }
-}
-
-fn mesh(count: usize, tune: impl Fn(PeerConfig) -> PeerConfig) -> Vec<Config> {
-    (0..count)
-        .map(|n| {
-            let peers = (0..count)
-                .filter(|p| *p != n)
-                .map(|p| tune(PeerConfig { passive: p > n, ..peer(p, 64512) }))
-                .collect();
-            node(n, 64512, peers)
-        })
-        .collect()
-}
-
-fn fibs(world: &World) -> Vec<BTreeMap<ipnet::IpNet, bird_speaker::FibRoute>> {
-    world.nodes.iter().map(|n| n.fib.clone()).collect()
 }
 
 /// Lets time pass and looks each 5 ms that no kernel route changed.

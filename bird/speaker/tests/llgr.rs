@@ -11,7 +11,7 @@ use bird_speaker::policy::{Action, FilterSet, Operation, Rule};
 use bird_speaker::restart::HelpPhase;
 use bird_speaker::view::PathView;
 use bird_speaker::{Config, Event, Input, PeerConfig, Start};
-use harness::{World, blackhole, config, millis, net, peer, secs};
+use harness::{World, blackhole, millis, net, node, peer, secs};
 
 const RESTART: Start = Start { restarted: true, forwarding_kept: true, local_routes: false };
 const STALE: &str = "65535:6";
@@ -25,10 +25,6 @@ fn long(keep: u64) -> LongLived {
 fn tuned(p: PeerConfig, long_lived: LongLived) -> PeerConfig {
     let graceful_restart = GracefulRestart { restart_time: 10, long_lived, ..GracefulRestart::default() };
     PeerConfig { graceful_restart, passive: false, ..p }
-}
-
-fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
-    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, asn) }
 }
 
 const UNAWARE: LongLived = LongLived { aware: false, stale_time: 0, keep: Duration::ZERO, partial: false };

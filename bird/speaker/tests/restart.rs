@@ -8,25 +8,9 @@ use std::collections::BTreeMap;
 use bird_speaker::config::{GracefulRestart, RestartConfig};
 use bird_speaker::io::Command;
 use bird_speaker::restart::{DeferralEnd, HelpPhase, WaitReason};
-use bird_speaker::{Config, Event, FibRoute, Input, PeerConfig, Start};
-use harness::{World, blackhole, config, millis, net, peer, secs};
+use bird_speaker::{Event, FibRoute, Input, Start};
+use harness::{World, blackhole, millis, net, secs};
 use ipnet::IpNet;
-
-fn node(n: usize, peers: Vec<PeerConfig>) -> Config {
-    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, 64512) }
-}
-
-fn mesh(count: usize) -> Vec<Config> {
-    (0..count)
-        .map(|n| {
-            let peers = (0..count)
-                .filter(|p| *p != n)
-                .map(|p| PeerConfig { passive: p > n, ..peer(p, 64512) })
-                .collect();
-            node(n, peers)
-        })
-        .collect()
-}
 
 const RESTART: Start = Start { restarted: true, forwarding_kept: true, local_routes: false };
 
@@ -43,7 +27,7 @@ fn restart_event(world: &World, n: usize) -> Option<DeferralEnd> {
 
 #[test]
 fn a_restart_writes_nothing_and_nobody_loses_a_route() {
-    let configs = mesh(4);
+    let configs = harness::mesh(4, |p| p);
     let mut world = World::of(configs.clone());
     world.run(secs(3));
     let before: Vec<_> = (0..4).map(|n| fib(&world, n)).collect();
@@ -72,7 +56,7 @@ fn a_restart_writes_nothing_and_nobody_loses_a_route() {
 
 #[test]
 fn what_changed_during_a_restart_is_swept_when_all_are_heard() {
-    let mut configs = mesh(3);
+    let mut configs = harness::mesh(3, |p| p);
     let mut world = World::of(configs.clone());
     world.run(secs(3));
     world.kill(1);
@@ -94,7 +78,7 @@ fn what_changed_during_a_restart_is_swept_when_all_are_heard() {
 
 #[test]
 fn a_dead_peer_is_not_waited_for_long() {
-    let configs = mesh(4);
+    let configs = harness::mesh(4, |p| p);
     let mut world = World::of(configs.clone());
     world.run(secs(3));
     world.vanish(3);
@@ -125,7 +109,7 @@ fn a_dead_peer_is_not_waited_for_long() {
 
 #[test]
 fn two_that_restart_together_do_not_wait_for_each_other() {
-    let configs = mesh(3);
+    let configs = harness::mesh(3, |p| p);
     let mut world = World::of(configs.clone());
     world.run(secs(3));
     let before: Vec<_> = (0..3).map(|n| fib(&world, n)).collect();
@@ -142,7 +126,7 @@ fn two_that_restart_together_do_not_wait_for_each_other() {
 /// As FRR in its first two minutes: it says that it restarted, and tells its first route only after a while.
 #[test]
 fn stale_kernel_routes_wait_for_a_peer_that_restarted_too_and_is_slow() {
-    let mut configs = mesh(2);
+    let mut configs = harness::mesh(2, |p| p);
     let mut world = World::of(configs.clone());
     world.run(secs(3));
     let before = fib(&world, 0);
@@ -178,7 +162,7 @@ fn stale_kernel_routes_wait_for_a_peer_that_restarted_too_and_is_slow() {
 #[test]
 fn stale_kernel_routes_wait_for_a_peer_that_takes_calls_and_hangs_up() {
     for comes_round in [true, false] {
-        let configs = mesh(2);
+        let configs = harness::mesh(2, |p| p);
         let mut world = World::of(configs.clone());
         world.run(secs(3));
         let before = fib(&world, 0);
@@ -205,7 +189,7 @@ fn stale_kernel_routes_wait_for_a_peer_that_takes_calls_and_hangs_up() {
 #[test]
 fn a_helper_gives_up_when_the_peer_stays_away() {
     let restart = GracefulRestart { restart_time: 10, ..GracefulRestart::default() };
-    let mut configs = mesh(2);
+    let mut configs = harness::mesh(2, |p| p);
     for c in &mut configs {
         c.peers[0].graceful_restart = restart;
     }
@@ -225,7 +209,7 @@ fn a_helper_gives_up_when_the_peer_stays_away() {
 
 #[test]
 fn a_peer_that_kept_nothing_gets_no_help() {
-    let configs = mesh(2);
+    let configs = harness::mesh(2, |p| p);
     let mut world = World::of(configs.clone());
     world.run(secs(3));
     world.kill(1);
@@ -242,7 +226,7 @@ fn a_peer_that_kept_nothing_gets_no_help() {
 
 #[test]
 fn a_planned_stop_is_quiet_and_a_removed_peer_is_forgotten() {
-    let mut configs = mesh(2);
+    let mut configs = harness::mesh(2, |p| p);
     let mut world = World::of(configs.clone());
     world.run(secs(3));
     world.handle(1, Input::Command(Command::Stop));
@@ -263,7 +247,7 @@ fn a_planned_stop_is_quiet_and_a_removed_peer_is_forgotten() {
 #[test]
 fn hold_timer_expiry_keeps_routes_where_both_agree() {
     for notification in [true, false] {
-        let mut configs = mesh(2);
+        let mut configs = harness::mesh(2, |p| p);
         for c in &mut configs {
             c.peers[0].hold_time = 3;
             c.peers[0].graceful_restart.notification = notification;
@@ -279,7 +263,7 @@ fn hold_timer_expiry_keeps_routes_where_both_agree() {
 
 #[test]
 fn a_second_restart_inside_the_first_takes_what_was_stale() {
-    let mut configs = mesh(2);
+    let mut configs = harness::mesh(2, |p| p);
     configs[1].originated.push(blackhole("10.99.0.0/24"));
     let mut world = World::of(configs.clone());
     world.run(secs(3));
@@ -299,7 +283,7 @@ fn a_second_restart_inside_the_first_takes_what_was_stale() {
 
 #[test]
 fn deferral_has_an_end_whatever_peers_do() {
-    let mut configs = mesh(2);
+    let mut configs = harness::mesh(2, |p| p);
     configs[1].restart = RestartConfig { deferral: secs(20), ..RestartConfig::default() };
     let mut world = World::of(configs.clone());
     world.run(secs(3));

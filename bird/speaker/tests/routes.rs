@@ -9,11 +9,7 @@ use bird_speaker::io::{Command, FibTarget, Resolution};
 use bird_speaker::policy::{Action, FilterSet, MatchOperator, Operation, Rule};
 use bird_speaker::view::RouteFilter;
 use bird_speaker::{Config, Event, ExportReason, FibCursor, ImportReason, Input, PeerConfig};
-use harness::{World, address, blackhole, config, millis, net, peer, secs};
-
-fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
-    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, asn) }
-}
+use harness::{World, address, blackhole, config, millis, net, node, peer, secs};
 
 fn no_add_path(p: PeerConfig) -> PeerConfig {
     PeerConfig { add_path: AddPath::default(), ..p }

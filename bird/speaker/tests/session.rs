@@ -7,13 +7,9 @@ use bird_speaker::config::Families;
 use bird_speaker::fsm::State;
 use bird_speaker::io::{Command, Witness};
 use bird_speaker::{Config, Event, Input, PeerConfig};
-use harness::{World, blackhole, config, millis, net, peer, secs};
+use harness::{World, blackhole, millis, net, node, peer, secs};
 
 /// Node `n` of AS `asn` with one peer and a route of its own.
-fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
-    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, asn) }
-}
-
 fn pair() -> World {
     World::of(vec![node(0, 65000, vec![peer(1, 65001)]), node(1, 65001, vec![peer(0, 65000)])])
 }

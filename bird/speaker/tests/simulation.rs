@@ -3,35 +3,12 @@
 
 mod harness;
 
-use std::collections::BTreeMap;
-
 use bird_speaker::config::{AddPath, GracefulRestart};
 use bird_speaker::restart::DeferralEnd;
-use bird_speaker::{Config, Event, FibRoute, PeerConfig, Start, Time};
-use harness::{World, blackhole, config, millis, net, peer, secs};
-use ipnet::IpNet;
+use bird_speaker::{Config, Event, PeerConfig, Start, Time};
+use harness::{World, config, fibs, mesh, millis, net, node, peer, secs};
 
 const RESTART: Start = Start { restarted: true, forwarding_kept: true, local_routes: false };
-
-fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
-    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, asn) }
-}
-
-fn mesh(count: usize, tune: impl Fn(PeerConfig) -> PeerConfig) -> Vec<Config> {
-    (0..count)
-        .map(|n| {
-            let peers = (0..count)
-                .filter(|p| *p != n)
-                .map(|p| tune(PeerConfig { passive: p > n, ..peer(p, 64512) }))
-                .collect();
-            node(n, 64512, peers)
-        })
-        .collect()
-}
-
-fn fibs(world: &World) -> Vec<BTreeMap<IpNet, FibRoute>> {
-    world.nodes.iter().map(|n| n.fib.clone()).collect()
-}
 
 fn downs(world: &World) -> usize {
     world.nodes.iter().flat_map(|n| &n.events).filter(|e| matches!(e, Event::Down { .. })).count()

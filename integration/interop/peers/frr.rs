@@ -25,7 +25,8 @@ impl Frr {
         let file = host.write("bgpd.conf", &conf(speaker))?;
         let empty = host.write("zebra.conf", "")?;
         // FRR drops its rights to the user frr, which must reach its directory.
-        std::os::unix::fs::chown(&host.dir, user("frr"), None).context("the directory of FRR")?;
+        std::os::unix::fs::chown(&host.dir, integration::router::uid("frr"), None)
+            .context("the directory of FRR")?;
         let make = |daemon: &str, config: &str| {
             let program = format!("/usr/lib/frr/{daemon}");
             let (socket, pid) = (host.path("zserv.api"), host.path(&format!("{daemon}.pid")));
@@ -259,10 +260,4 @@ fn maps(speaker: &Speaker) -> String {
         text += "exit\n";
     }
     text
-}
-
-fn user(name: &str) -> Option<u32> {
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
-    line.split(':').nth(2)?.parse().ok()
 }

@@ -103,6 +103,25 @@ pub fn peer(n: usize, asn: u32) -> PeerConfig {
     PeerConfig { name: format!("n{n}"), address: address(n), remote_as: asn, ..PeerConfig::default() }
 }
 
+/// Node `n` with a block of its own.
+pub fn node(n: usize, asn: u32, peers: Vec<PeerConfig>) -> Config {
+    Config { peers, originated: vec![blackhole(&format!("10.65.{n}.0/26"))], ..config(n, asn) }
+}
+
+/// A full mesh of nodes of AS 64512; the later one calls. `tune` has the last word about each peer.
+pub fn mesh(count: usize, tune: impl Fn(PeerConfig) -> PeerConfig) -> Vec<Config> {
+    let peers_of = |n: usize| {
+        let others = (0..count).filter(move |p| *p != n);
+        others.map(|p| tune(PeerConfig { passive: p > n, ..peer(p, 64512) })).collect()
+    };
+    (0..count).map(|n| node(n, 64512, peers_of(n))).collect()
+}
+
+/// Kernel routes of every node.
+pub fn fibs(world: &World) -> Vec<BTreeMap<IpNet, FibRoute>> {
+    world.nodes.iter().map(|n| n.fib.clone()).collect()
+}
+
 pub fn blackhole(prefix: &str) -> Originated {
     Originated { prefix: net(prefix), target: OriginTarget::Blackhole, metric: None }
 }
