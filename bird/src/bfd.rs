@@ -42,6 +42,8 @@ pub(crate) struct Watch {
     pub(crate) stale: bool,
     /// A peer is named with its interface, whose index may change.
     pub(crate) by_link: bool,
+    /// A peer's session waits for BFD: its connections matter before it is up.
+    pub(crate) strict: bool,
     failures: u64,
 }
 
@@ -70,6 +72,7 @@ impl Watch {
             said: BTreeSet::new(),
             stale: false,
             by_link: false,
+            strict: false,
             failures: 0,
         }
     }
@@ -82,10 +85,12 @@ impl Watch {
     ) {
         self.stale = false;
         self.by_link = false;
+        self.strict = false;
         let mut wanted: BTreeMap<SessionKey, Params> = BTreeMap::new();
         let mut sessions = BTreeMap::new();
         let mut locals = BTreeMap::new();
         for peer in peers {
+            self.strict |= peer.bfd.strict;
             // The address is kept when the session goes: that is when BFD must not start anew.
             let known = peer.local.or_else(|| self.locals.get(peer.peer).copied());
             let Some(local) = known.filter(|l| l.is_ipv4() == peer.address.is_ipv4()) else { continue };
@@ -199,6 +204,15 @@ impl Watch {
         gone
     }
 
+    /// Those of `peers` whose BFD the speaker knows otherwise than it is.
+    pub(crate) fn untold<'a>(&self, peers: impl Iterator<Item = Watched<'a>>) -> Vec<(String, bool)> {
+        peers
+            .map(|p| (p.peer, p.told_up, self.is_up(p.peer).unwrap_or(false)))
+            .filter(|(_, told, up)| told != up)
+            .map(|(peer, _, up)| (peer.to_owned(), up))
+            .collect()
+    }
+
     /// Numbers for metrics.
     pub(crate) fn tally(&self) -> Tally {
         let up = self.wanted.keys().filter(|key| self.up.contains(key)).count();
@@ -299,7 +313,9 @@ mod tests {
                 multiplier: 3,
                 multihop: false,
                 keep_routes,
+                strict: false,
             },
+            told_up: false,
             up_for: up_for.map(Duration::from_millis),
             restart,
         }

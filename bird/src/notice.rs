@@ -19,6 +19,8 @@ pub(crate) enum Meaning {
     /// Not configured there, or not any more.
     Unwelcome,
     Collision,
+    /// BFD with the peer is not up (RFC 9384).
+    BfdDown,
     Other,
 }
 
@@ -36,6 +38,7 @@ pub(crate) fn meaning(notice: &Notice) -> Meaning {
         (6, 2 | 4) => Meaning::Administrative,
         (6, 3 | 5) => Meaning::Unwelcome,
         (6, 7) => Meaning::Collision,
+        (6, 10) => Meaning::BfdDown,
         _ => Meaning::Other,
     }
 }

@@ -117,6 +117,9 @@ fn fix_of(notice: &Notice) -> &'static str {
         Meaning::Unwelcome => "configure this node as a neighbour on the peer",
         Meaning::Administrative => "nothing: an operator asked for it",
         Meaning::Collision => "nothing: the other connection of the two stays",
+        Meaning::BfdDown => {
+            "look at BFD with the peer, on both sides; `ctl bgp neighbor` shows the BFD session"
+        }
         Meaning::Authentication | Meaning::Other => "look at the peer's log for the same moment",
     }
 }

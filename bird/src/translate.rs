@@ -194,6 +194,7 @@ fn peer(from: &intent::Peer) -> PeerConfig {
             multiplier: bfd.multiplier,
             multihop: bfd.multihop,
             keep_routes: bfd.failure == BfdFailure::Keep,
+            strict: bfd.strict,
         }),
         prefix_limit: settings.prefix_limit.map(|max| prefix_limit(max, settings)),
         allow_own_as: from.allow_local_as.map_or(0, |n| u8::try_from(n).unwrap_or(u8::MAX)),
@@ -303,7 +304,7 @@ mod tests {
         let global = r#""caracal.io/ecmp":"8","caracal.io/keepalive":"2s""#;
         put("bgpconfigurations", "BGPConfiguration", "default", global, "{}");
         let all = r#""caracal.io/bfd":"on","caracal.io/bfd-min-tx":"50ms","caracal.io/bfd-multiplier":"5",
-            "caracal.io/bfd-multihop":"on","caracal.io/bfd-failure":"keep","caracal.io/hold-time":"9s",
+            "caracal.io/bfd-multihop":"on","caracal.io/bfd-failure":"keep","caracal.io/bfd-strict":"on","caracal.io/hold-time":"9s",
             "caracal.io/connect-retry":"2s","caracal.io/send-hold-time":"off","caracal.io/prefix-limit":"10",
             "caracal.io/prefix-limit-action":"reset","caracal.io/prefix-limit-restart":"1m",
             "caracal.io/add-path":"send","caracal.io/extended-next-hop":"on","caracal.io/extended-message":"off",
@@ -360,6 +361,7 @@ mod tests {
                 multiplier: 5,
                 multihop: true,
                 keep_routes: true,
+                strict: true,
             }),
             prefix_limit: Some(speaker::PrefixLimit {
                 max: 10,

@@ -224,6 +224,9 @@ pub struct Bfd {
     pub multihop: bool,
     /// What a failure that a restart may explain does to the peer's routes.
     pub failure: BfdFailure,
+    /// No BGP session before BFD is up.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
 }
 
 /// A secret's name and the key inside it.

@@ -100,6 +100,7 @@ pub(crate) fn find(
             bfd_multiplier: None,
             bfd_multihop: None,
             bfd_failure: None,
+            bfd_strict: None,
             ecmp: None,
             ..settings
         };
@@ -125,6 +126,7 @@ fn bfd(peer: &Peer, own: &NodeFact, settings: &BgpSettings) -> Option<Bfd> {
         multiplier: settings.bfd_multiplier.unwrap_or(BFD_MULTIPLIER),
         multihop: settings.bfd_multihop.unwrap_or(!on_link),
         failure: settings.bfd_failure.unwrap_or(BfdFailure::Drop),
+        strict: settings.bfd_strict.unwrap_or(false),
     })
 }
 

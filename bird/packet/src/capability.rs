@@ -35,6 +35,8 @@ pub enum Capability {
         /// At most 255 octets, not necessarily UTF-8.
         domain: Vec<u8>,
     },
+    /// Code 74 (draft-ietf-idr-bgp-bfd-strict-mode): the sender waits for BFD before the session is up.
+    BfdStrict,
     /// Any other code, or a known one whose content makes no sense (and is therefore not used).
     Unknown {
         /// The capability code.
@@ -112,6 +114,7 @@ impl Capability {
             Capability::EnhancedRouteRefresh => 70,
             Capability::LongLivedGracefulRestart(_) => 71,
             Capability::Fqdn { .. } => 73,
+            Capability::BfdStrict => 74,
             Capability::Unknown { code, .. } => *code,
         }
     }
@@ -206,6 +209,7 @@ impl Capability {
                 let domain = c.take(usize::from(len))?.to_vec();
                 Capability::Fqdn { host, domain }
             }
+            74 => Capability::BfdStrict,
             _ => return Ok(Capability::Unknown { code, value: value.to_vec() }),
         };
         if c.is_empty() { Ok(capability) } else { Err(Short) }
@@ -242,7 +246,10 @@ impl Capability {
                 out.extend_from_slice(&afi.to_be_bytes());
                 out.extend_from_slice(&[0, *safi]);
             }
-            Capability::RouteRefresh | Capability::ExtendedMessage | Capability::EnhancedRouteRefresh => {}
+            Capability::RouteRefresh
+            | Capability::ExtendedMessage
+            | Capability::EnhancedRouteRefresh
+            | Capability::BfdStrict => {}
             Capability::ExtendedNextHop(list) => {
                 for entry in list {
                     out.extend_from_slice(&entry.family.afi.to_be_bytes());

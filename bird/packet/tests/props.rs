@@ -43,6 +43,7 @@ fn capability() -> impl Strategy<Value = Capability> {
         Just(Capability::RouteRefresh),
         Just(Capability::ExtendedMessage),
         Just(Capability::EnhancedRouteRefresh),
+        Just(Capability::BfdStrict),
         any::<u8>().prop_map(Capability::Role),
         (1u32..).prop_map(Capability::FourOctetAs),
         vec(ext_nexthop, 0..5).prop_map(Capability::ExtendedNextHop),

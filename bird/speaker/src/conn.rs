@@ -31,6 +31,8 @@ pub(crate) struct Conn {
     pub(crate) control: VecDeque<Bytes>,
     pub(crate) open: Option<OpenMessage>,
     pub(crate) terms: Option<Terms>,
+    /// The peer's KEEPALIVE came while ours waits for BFD.
+    pub(crate) confirmed: bool,
     pub(crate) hold_at: Option<Time>,
     pub(crate) keepalive_at: Option<Time>,
     pub(crate) dial_at: Option<Time>,
@@ -110,6 +112,7 @@ impl Conns {
             control: VecDeque::new(),
             open: None,
             terms: None,
+            confirmed: false,
             hold_at: None,
             keepalive_at: None,
             dial_at: None,

@@ -43,7 +43,11 @@ impl Speaker {
                 self.forget_conn(index, at);
                 self.call_failed(now, index, DownReason::Closed(reason));
             }
-            Phase::Delayed | Phase::OpenSent | Phase::OpenConfirm | Phase::Established => {
+            Phase::Delayed
+            | Phase::OpenSent
+            | Phase::BfdPending
+            | Phase::OpenConfirm
+            | Phase::Established => {
                 self.lose(now, at, DownReason::Closed(reason), Ending::Lost);
             }
         }

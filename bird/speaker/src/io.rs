@@ -155,6 +155,13 @@ pub enum Command {
         /// What says so.
         why: Witness,
     },
+    /// BFD with the peer came up, or is not up any more. A session that is up is not touched: see [`Command::Unreachable`].
+    Bfd {
+        /// The peer's name.
+        peer: String,
+        /// It is up.
+        up: bool,
+    },
     /// The planned end: sessions close without Cease where graceful restart was negotiated, else with it.
     Stop,
 }

@@ -34,6 +34,8 @@ pub(crate) struct Peer {
     pub(crate) idle_until: Option<Time>,
     /// How long the next pause after an error is.
     pub(crate) error_wait: Duration,
+    /// Its BFD session is up, as far as the shell said.
+    pub(crate) bfd_up: bool,
     /// Down until an operator resets it.
     pub(crate) held_down: bool,
     /// By family, the number that its paths of now have: another with each session and enhanced refresh, modulo 256.
@@ -146,6 +148,7 @@ impl Peer {
             failures: 0,
             expected_until: Time::ZERO,
             idle_until: None,
+            bfd_up: false,
             held_down: false,
             epoch: [0, 0],
             since: now,

@@ -68,7 +68,7 @@ impl Speaker {
     fn on_message(&mut self, now: Time, at: usize, message: Frame<'_>) {
         let Some(c) = self.conns.get_mut(at) else { return };
         let (index, phase) = (c.peer, c.phase);
-        if phase >= Phase::OpenConfirm {
+        if phase >= Phase::BfdPending {
             // Any message shows that the peer lives; RFC 4271 restarts the timer on KEEPALIVE and UPDATE.
             c.hold_at = c.terms.as_ref().and_then(|t| t.hold).map(|h| now + h);
         }

@@ -199,8 +199,10 @@ impl Speaker {
                 ask_again = discarded && peer.limit_reported != [false, false];
                 peer.limit_reported = [false, false];
             }
+            let bfd = peer.config.bfd;
             peer.config = Arc::new(config.clone());
             peer.error_wait = config.error_wait.0;
+            self.on_bfd_configured(now, index, bfd);
         }
         if let Some(field) = reset {
             let cease =

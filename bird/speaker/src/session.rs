@@ -23,6 +23,9 @@ use crate::view::Said;
 const OPEN_HOLD: Duration = Duration::from_mins(4);
 /// Longest wait for a call to go through.
 const DIAL_TIME: Duration = Duration::from_secs(5);
+/// Longest wait for BFD where no hold time was agreed (draft-ietf-idr-bgp-bfd-strict-mode §3, BfdHoldTime).
+const BFD_HOLD: Duration = Duration::from_secs(30);
+
 impl Speaker {
     // ---- calling and being called ----
 
@@ -185,6 +188,12 @@ impl Speaker {
         match step(phase, happening) {
             Step::SendOpen => self.send_open(now, at),
             Step::Establish => self.establish(now, at),
+            Step::Proceed => self.proceed(now, at),
+            Step::Confirm => {
+                if let Some(c) = self.conns.get_mut(at) {
+                    c.confirmed = true;
+                }
+            }
             Step::SendKeepalive => {
                 if let Some(c) = self.conns.get_mut(at) {
                     c.send(encode_keepalive);
@@ -241,7 +250,7 @@ impl Speaker {
         self.arm_conn(at);
     }
 
-    /// The peer's OPEN came in: judge it, resolve collisions, go to OpenConfirm.
+    /// The peer's OPEN came in: judge it, resolve collisions, go to OpenConfirm unless BFD is waited for.
     pub(crate) fn take_open(&mut self, now: Time, at: usize, open: OpenMessage) -> Result<(), Notification> {
         let Some(index) = self.rightful(now, at, &open)? else { return Ok(()) };
         if self.conns.get(at).is_some_and(|c| c.phase == Phase::Delayed) {
@@ -279,7 +288,7 @@ impl Speaker {
         }
         for other in others {
             let Some(c) = self.conns.get(other) else { continue };
-            if c.phase != Phase::OpenConfirm {
+            if !c.phase.is_between() {
                 continue;
             }
             if c.outgoing == ours {
@@ -288,17 +297,36 @@ impl Speaker {
             self.close_conn(other, Some(&lost()));
         }
         let terms = negotiate::terms(&config, &local, &open);
+        let waits = config.waits_for_bfd() && !self.peer(index).is_some_and(|p| p.bfd_up);
         if let Some(c) = self.conns.get_mut(at) {
-            c.phase = Phase::OpenConfirm;
-            c.hold_at = terms.hold.map(|h| now + h);
-            c.keepalive_at = terms.keepalive.map(|k| now + k);
+            c.phase = Phase::BfdPending;
+            // Without a hold time, BFD has a time of its own.
+            c.hold_at = terms.hold.or(waits.then_some(BFD_HOLD)).map(|h| now + h);
             c.terms = Some(terms);
             c.open = Some(open);
-            c.send(encode_keepalive);
         }
+        self.arm_conn(at);
+        if !waits {
+            self.proceed(now, at);
+        }
+        Ok(())
+    }
+
+    /// Nothing is waited for any more: answer the peer's OPEN, go to OpenConfirm, and on if the peer's answer was first.
+    fn proceed(&mut self, now: Time, at: usize) {
+        let Some(c) = self.conns.get_mut(at) else { return };
+        c.phase = Phase::OpenConfirm;
+        let hold = c.terms.as_ref().and_then(|t| t.hold);
+        let keepalive = c.terms.as_ref().and_then(|t| t.keepalive);
+        c.hold_at = hold.map(|h| now + h);
+        c.keepalive_at = keepalive.map(|k| now + k);
+        c.send(encode_keepalive);
+        let confirmed = c.confirmed;
         self.signal(at);
         self.arm_conn(at);
-        Ok(())
+        if confirmed {
+            self.establish(now, at);
+        }
     }
 
     fn establish(&mut self, now: Time, at: usize) {

@@ -431,6 +431,11 @@ impl Speaker {
                     self.unreachable(now, index, why);
                 }
             }
+            Command::Bfd { peer, up } => {
+                if let Some(index) = self.peer_by_name(&peer) {
+                    self.on_bfd(now, index, up);
+                }
+            }
             Command::Stop => self.stop(now),
         }
     }

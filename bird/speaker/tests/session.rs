@@ -249,6 +249,7 @@ fn watched_peers_follow_their_sessions() {
         multiplier: 3,
         multihop: false,
         keep_routes: false,
+        strict: false,
     });
     let watching = |enabled| node(0, 65000, vec![PeerConfig { bfd, enabled, ..peer(1, 65001) }]);
     let mut world = World::of(vec![watching(true), node(1, 65001, vec![peer(0, 65000)])]);

@@ -68,6 +68,17 @@ pub(crate) fn diagnose(facts: &Facts<'_>) -> Option<Cause> {
         }
         Some(Parked::Error) | None => {}
     }
+    if peer.waits_for_bfd {
+        return Some(cause(
+            CauseKind::Bfd,
+            format!(
+                "waits for BFD: {} answers, but BFD with it is not up, and strict is set here",
+                peer.address
+            ),
+            "switch BFD on for this session on the peer and compare on-link or multihop (`ctl bgp neighbor` shows what BFD \
+             hears), or take strict away here",
+        ));
+    }
     Some(match decisive(&facts.reasons) {
         Some(reason) => by_reason(facts, reason),
         None => without_reason(facts),
@@ -355,6 +366,12 @@ fn notification(facts: &Facts<'_>, notice: &Notice, sent: bool) -> Cause {
         Meaning::Collision => {
             ended(CauseKind::Trying, notice, sent, "nothing: the other connection of the two stays")
         }
+        Meaning::BfdDown => ended(
+            CauseKind::Gone,
+            notice,
+            sent,
+            "look at the path to the peer, and at BFD on both sides (`ctl bgp neighbor` shows this one)",
+        ),
         Meaning::Authentication => {
             ended(CauseKind::Md5Mismatch, notice, sent, "set the same authentication on both sides")
         }
@@ -460,6 +477,7 @@ mod tests {
             (sent(4, 0), CauseKind::HoldTimer),
             (sent(8, 0), CauseKind::HoldTimer),
             (sent(2, 7), CauseKind::Families),
+            (received(6, Cease::BfdDown as u8), CauseKind::Gone),
             (received(6, Cease::MaxPrefixes as u8), CauseKind::PrefixLimit),
             (received(6, Cease::AdministrativeShutdown as u8), CauseKind::PeerAdmin),
             (received(6, Cease::ConnectionRejected as u8), CauseKind::WrongSource),
@@ -562,6 +580,10 @@ mod tests {
         assert_eq!(diagnose(&facts(&view, &[])).unwrap().kind, CauseKind::Timeout);
         let nowhere = Facts { way: Way::None, ..facts(&view, &[]) };
         assert_eq!(diagnose(&nowhere).unwrap().kind, CauseKind::NoRoute);
+        view.peer.waits_for_bfd = true;
+        let waits = diagnose(&facts(&view, &[received(4, 0)])).unwrap();
+        assert_eq!(waits.kind, CauseKind::Bfd, "whoever gave up waiting");
+        assert!(waits.text.starts_with("waits for BFD") && waits.fix.contains("strict"));
         view.peer.parked = Some(Parked::Disabled);
         assert_eq!(diagnose(&facts(&view, &[])).unwrap().kind, CauseKind::Disabled);
         view.peer.state = State::Established;

@@ -316,6 +316,8 @@ pub enum CauseKind {
     Lost,
     /// BFD or its link says that it is gone.
     Gone,
+    /// The session waits for BFD, which is not up.
+    Bfd,
     /// A message that was not understood.
     Protocol,
     /// We wait for its call.
@@ -345,6 +347,7 @@ impl std::fmt::Display for CauseKind {
             Self::PeerAdmin => "ended by the peer's operator",
             Self::Lost => "connection lost",
             Self::Gone => "BFD or link down",
+            Self::Bfd => "waits for BFD",
             Self::Protocol => "protocol error",
             Self::Waiting => "waiting for its call",
             Self::Trying => "trying",

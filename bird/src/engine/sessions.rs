@@ -73,6 +73,7 @@ impl Engine {
                 self.pass(Input::Closed { conn: id, reason: err.to_string() });
             }
             self.pass_other_address(id, local);
+            self.watch.stale |= self.watch.strict;
             self.drain();
         }
     }
@@ -103,6 +104,7 @@ impl Engine {
             conn.writable = true;
             self.pass_other_address(id, local);
             self.pass(Input::Connected { conn: id, local });
+            self.watch.stale |= self.watch.strict;
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {

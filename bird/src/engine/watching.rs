@@ -19,7 +19,9 @@ impl Engine {
             && let Some(speaker) = speaker
         {
             watch.follow(speaker.watched(now), |name| kernel.link_index(name));
+            self.tell_bfd();
         }
+        let watch = &mut self.watch;
         if watch.retry_at().is_some_and(|at| at <= Instant::now()) {
             watch.hand_over();
         }
@@ -32,6 +34,16 @@ impl Engine {
         let Some(speaker) = speaker else { return };
         for (peer, why) in watch.news(|| speaker.watched(now)) {
             self.input(Input::Command(Command::Unreachable { peer, why }));
+        }
+        self.tell_bfd();
+    }
+
+    /// Lets the speaker know for whom BFD is up: sessions may wait for it.
+    fn tell_bfd(&mut self) {
+        let now = self.elapsed();
+        let Some(speaker) = &self.speaker else { return };
+        for (peer, up) in self.watch.untold(speaker.watched(now)) {
+            self.input(Input::Command(Command::Bfd { peer, up }));
         }
     }
 }

@@ -180,6 +180,8 @@ struct BfdFields {
     multihop: bool,
     #[serde(default)]
     keep_routes: bool,
+    #[serde(default)]
+    strict: bool,
 }
 
 /// By hand, for errors that name the field: an untagged enum knows only that nothing fits.
@@ -190,7 +192,7 @@ impl<'de> Deserialize<'de> for BfdRules {
             type Value = BfdRules;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("bfd: true, false, or { minTx, minRx, multiplier, multihop, keepRoutes }")
+                f.write_str("bfd: true, false, or { minTx, minRx, multiplier, multihop, keepRoutes, strict }")
             }
 
             fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<BfdRules, E> {
@@ -200,6 +202,7 @@ impl<'de> Deserialize<'de> for BfdRules {
                     multiplier: three(),
                     multihop: false,
                     keep_routes: false,
+                    strict: false,
                 };
                 Ok(BfdRules(on.then_some(default)))
             }
@@ -232,6 +235,7 @@ impl BfdRules {
             multiplier: fields.multiplier,
             multihop: fields.multihop,
             keep_routes: fields.keep_routes,
+            strict: fields.strict,
         }))
     }
 }

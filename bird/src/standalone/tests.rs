@@ -125,7 +125,7 @@ fn bfd_is_a_word_or_its_timers() {
         "groups: { watched: { asNumber: 1, bfd: true, sendHoldTime: 0, exportScope: own } }\n\
          neighbours:\n  - { address: 10.0.0.1, group: watched }\n\
          \x20 - { address: 10.0.0.2, group: watched, bfd: false, sendHoldTime: 9 }\n\
-         \x20 - { address: 10.0.0.3, group: watched, bfd: { minTx: 50ms, multihop: true, keepRoutes: true } }\n",
+         \x20 - { address: 10.0.0.3, group: watched, bfd: { minTx: 50ms, multihop: true, keepRoutes: true, strict: true } }\n",
     );
     let plain = speaker::Bfd {
         min_tx: Duration::from_millis(300),
@@ -133,9 +133,15 @@ fn bfd_is_a_word_or_its_timers() {
         multiplier: 3,
         multihop: false,
         keep_routes: false,
+        strict: false,
     };
-    let tuned =
-        speaker::Bfd { min_tx: Duration::from_millis(50), multihop: true, keep_routes: true, ..plain };
+    let tuned = speaker::Bfd {
+        min_tx: Duration::from_millis(50),
+        multihop: true,
+        keep_routes: true,
+        strict: true,
+        ..plain
+    };
     assert_eq!(peers.iter().map(|p| p.bfd).collect::<Vec<_>>(), [Some(plain), None, Some(tuned)]);
     let holds: Vec<_> = peers.iter().map(|p| p.send_hold).collect();
     assert_eq!(holds, [None, Some(Duration::from_secs(9)), None]);

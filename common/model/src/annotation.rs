@@ -108,6 +108,13 @@ pub const TABLE: &[Annotation] = &[
                  agreed: keep holds them for the restart time",
     },
     Annotation {
+        name: "caracal.io/bfd-strict",
+        on: On::Both,
+        takes: ON_OFF,
+        default: "off",
+        effect: "no session before BFD with the peer is up, whether or not the peer waits too; counts from the next session on",
+    },
+    Annotation {
         name: "caracal.io/hold-time",
         on: On::Both,
         takes: "0s, or a duration of whole seconds from 3s to 65535s",
@@ -372,6 +379,8 @@ settings! {
     bfd_multihop: bool,
     /// What its failure does to routes where a restart may explain it.
     bfd_failure: BfdFailure,
+    /// The session waits for it.
+    bfd_strict: bool,
     /// Hold time, whole seconds.
     hold_time: GoDuration,
     /// Keepalive interval, whole seconds.
@@ -446,6 +455,7 @@ impl BgpSettings {
                 self.bfd_failure =
                     Some(word(text, &[("drop", BfdFailure::Drop), ("keep", BfdFailure::Keep)])?);
             }
+            "bfd-strict" => self.bfd_strict = Some(on_off(text)?),
             "hold-time" => {
                 let none = seconds(text, 0, 0);
                 self.hold_time = Some(none.or_else(|| seconds(text, 3, 65_535))?);
@@ -546,6 +556,7 @@ mod tests {
             ("bfd-multiplier", &["1", "255"], &["0", "256", "+3", "3.0"]),
             ("bfd-multihop", &["on", "off"], &["yes"]),
             ("bfd-failure", &["drop", "keep"], &["Drop", "ignore"]),
+            ("bfd-strict", &["on", "off"], &["strict"]),
             ("hold-time", &["0s", "3s", "1m30s", "65535s"], &["1s", "2999ms", "3500ms", "65536s", "90"]),
             ("keepalive", &["1s", "21845s"], &["0s", "500ms", "21846s"]),
             ("connect-retry", &["1s", "1h"], &["999ms", "61m"]),

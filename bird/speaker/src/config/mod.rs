@@ -225,6 +225,11 @@ impl Default for PeerConfig {
 }
 
 impl PeerConfig {
+    /// Whether the session waits for BFD.
+    pub(crate) fn waits_for_bfd(&self) -> bool {
+        self.bfd.is_some_and(|bfd| bfd.strict)
+    }
+
     /// For import and export, whether a filter is asked for and missing; counts for external peers only.
     pub(crate) fn policy_missing(&self) -> (bool, bool) {
         (self.require_policy && self.import.is_empty(), self.require_policy && self.export.is_empty())
@@ -337,6 +342,9 @@ pub struct Bfd {
     pub multihop: bool,
     /// A failure that a restart of the peer may explain keeps its routes where graceful restart is agreed.
     pub keep_routes: bool,
+    /// No session before BFD is up (draft-ietf-idr-bgp-bfd-strict-mode), whether or not the peer says that it waits too.
+    #[serde(default)]
+    pub strict: bool,
 }
 
 /// Limit of accepted prefixes of a peer, per family.

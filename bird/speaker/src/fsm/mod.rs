@@ -6,7 +6,7 @@
 
 pub(crate) mod negotiate;
 
-use bird_packet::{FsmState, MessageKind, Notification};
+use bird_packet::{Cease, FsmState, MessageKind, Notification};
 use serde::{Deserialize, Serialize};
 
 /// State of a peer, in the RFC's words.
@@ -47,6 +47,8 @@ pub(crate) enum Phase {
     /// Connected; our OPEN waits for the peer's (RFC 4271 DelayOpenTimer).
     Delayed,
     OpenSent,
+    /// OPENs exchanged; our KEEPALIVE waits for BFD (draft-ietf-idr-bgp-bfd-strict-mode §8.1, OpenSentBfdUpPending).
+    BfdPending,
     OpenConfirm,
     Established,
     /// Over; what is left to send is being sent.
@@ -58,11 +60,16 @@ impl Phase {
         match self {
             Phase::Dialing => State::Connect,
             Phase::Delayed => State::Active,
-            Phase::OpenSent => State::OpenSent,
+            Phase::OpenSent | Phase::BfdPending => State::OpenSent,
             Phase::OpenConfirm => State::OpenConfirm,
             Phase::Established => State::Established,
             Phase::Closing => State::Idle,
         }
+    }
+
+    /// Whether both OPENs are there and no session yet: such a one loses or wins a collision.
+    pub(crate) fn is_between(self) -> bool {
+        matches!(self, Phase::BfdPending | Phase::OpenConfirm)
     }
 }
 
@@ -76,6 +83,10 @@ pub(crate) enum Happening {
     KeepaliveTimer,
     DialTimer,
     DelayTimer,
+    /// BFD is up, or is not waited for any more.
+    BfdUp,
+    /// BFD, which the session waits for, was up and is not.
+    BfdDown,
 }
 
 /// What to do about it.
@@ -90,6 +101,10 @@ pub(crate) enum Step {
     TakeOpen,
     /// Go to Established, tell routes.
     Establish,
+    /// The peer's KEEPALIVE came before BFD was up: the next step is Established.
+    Confirm,
+    /// BFD is up: answer with the KEEPALIVE that was held back.
+    Proceed,
     /// The peer lives.
     Alive,
     TakeUpdate,
@@ -105,12 +120,14 @@ pub(crate) enum Step {
 
 /// The table.
 pub(crate) fn step(phase: Phase, happening: Happening) -> Step {
-    use Happening::{Connected, DelayTimer, DialTimer, HoldTimer, KeepaliveTimer, Message, SendHoldTimer};
+    use Happening::{
+        BfdDown, BfdUp, Connected, DelayTimer, DialTimer, HoldTimer, KeepaliveTimer, Message, SendHoldTimer,
+    };
     use MessageKind::{Keepalive, Notification as Notified, Open, RouteRefresh, Update};
-    use Phase::{Closing, Delayed, Dialing, Established, OpenConfirm, OpenSent};
+    use Phase::{BfdPending, Closing, Delayed, Dialing, Established, OpenConfirm, OpenSent};
     let unexpected = |kind| {
         let state = match phase {
-            Dialing | Delayed | OpenSent | Closing => FsmState::OpenSent,
+            Dialing | Delayed | OpenSent | BfdPending | Closing => FsmState::OpenSent,
             OpenConfirm => FsmState::OpenConfirm,
             Established => FsmState::Established,
         };
@@ -129,13 +146,23 @@ pub(crate) fn step(phase: Phase, happening: Happening) -> Step {
         (Delayed, Message(_)) => Step::End(Notification::new(5, 0)),
         (Delayed, _) => Step::Ignore,
 
+        (BfdPending, BfdUp) => Step::Proceed,
+        (OpenConfirm, BfdDown) => Step::End(Notification::cease(Cease::BfdDown)),
+        // A session that is up ends by `Command::Unreachable`.
+        (_, BfdUp | BfdDown) => Step::Ignore,
+
         (_, Message(Notified)) => Step::TakeNotification,
+        // Draft §9: the operator of the peer learns what was waited for.
+        (BfdPending, HoldTimer) => Step::End(Notification::cease(Cease::BfdDown)),
         (_, HoldTimer) => Step::End(Notification::hold_timer_expired()),
         (_, SendHoldTimer) => Step::End(Notification::send_hold_timer_expired()), // RFC 9687
 
         (OpenSent, Message(Open)) => Step::TakeOpen,
         (OpenSent, Message(kind)) => unexpected(kind),
-        (OpenSent, KeepaliveTimer) => Step::Ignore,
+        (OpenSent | BfdPending, KeepaliveTimer) => Step::Ignore,
+
+        (BfdPending, Message(Keepalive)) => Step::Confirm,
+        (BfdPending, Message(kind)) => unexpected(kind),
 
         (OpenConfirm, Message(Keepalive)) => Step::Establish,
         (OpenConfirm, Message(kind)) => unexpected(kind),
@@ -180,6 +207,21 @@ mod tests {
             (Phase::OpenSent, Happening::Message(Notified), Box::new(is(Step::TakeNotification))),
             (Phase::OpenSent, Happening::HoldTimer, Box::new(end(4, 0))),
             (Phase::OpenSent, Happening::Connected, Box::new(is(Step::Ignore))),
+            (Phase::OpenSent, Happening::BfdUp, Box::new(is(Step::Ignore))),
+            (Phase::OpenSent, Happening::BfdDown, Box::new(is(Step::Ignore))),
+            (Phase::BfdPending, Happening::BfdUp, Box::new(is(Step::Proceed))),
+            (Phase::BfdPending, Happening::BfdDown, Box::new(is(Step::Ignore))),
+            (Phase::BfdPending, Happening::Message(Keepalive), Box::new(is(Step::Confirm))),
+            (Phase::BfdPending, Happening::Message(Notified), Box::new(is(Step::TakeNotification))),
+            (Phase::BfdPending, Happening::Message(Open), Box::new(end(5, 1))),
+            (Phase::BfdPending, Happening::Message(Update), Box::new(end(5, 1))),
+            (Phase::BfdPending, Happening::HoldTimer, Box::new(end(6, 10))),
+            (Phase::BfdPending, Happening::SendHoldTimer, Box::new(end(8, 0))),
+            (Phase::BfdPending, Happening::KeepaliveTimer, Box::new(is(Step::Ignore))),
+            (Phase::OpenConfirm, Happening::BfdUp, Box::new(is(Step::Ignore))),
+            (Phase::OpenConfirm, Happening::BfdDown, Box::new(end(6, 10))),
+            (Phase::Established, Happening::BfdUp, Box::new(is(Step::Ignore))),
+            (Phase::Established, Happening::BfdDown, Box::new(is(Step::Ignore))),
             (Phase::OpenConfirm, Happening::Message(Keepalive), Box::new(is(Step::Establish))),
             (Phase::OpenConfirm, Happening::Message(Open), Box::new(end(5, 2))),
             (Phase::OpenConfirm, Happening::Message(Update), Box::new(end(5, 2))),

@@ -31,6 +31,8 @@ pub(crate) struct Terms {
     pub(crate) restart: Option<PeerRestart>,
     /// The peer knows long-lived stale routes.
     pub(crate) long_lived: Option<PeerLongLived>,
+    /// Both sides say that they wait for BFD.
+    pub(crate) bfd_strict: bool,
 }
 
 /// The peer's graceful restart capability.
@@ -109,6 +111,9 @@ pub(crate) fn our_open(config: &PeerConfig, local: &Local, restarting: Restartin
         ));
     }
     capabilities.push(Capability::EnhancedRouteRefresh);
+    if config.waits_for_bfd() {
+        capabilities.push(Capability::BfdStrict);
+    }
     OpenMessage { version: 4, asn, hold_time: config.hold_time, router_id: local.router_id, capabilities }
 }
 
@@ -202,6 +207,7 @@ pub(crate) fn terms(config: &PeerConfig, local: &Local, open: &OpenMessage) -> T
         enhanced_refresh: has(&Capability::EnhancedRouteRefresh),
         restart,
         long_lived,
+        bfd_strict: config.waits_for_bfd() && has(&Capability::BfdStrict),
     }
 }
 

@@ -303,6 +303,7 @@ fn is_used(capability: &Capability, terms: &Terms) -> bool {
         Capability::FourOctetAs(_) => terms.ctx.as4,
         Capability::AddPath(_) => any(|f| f.add_path_rx || f.add_path_tx),
         Capability::LongLivedGracefulRestart(_) => terms.long_lived.is_some(),
+        Capability::BfdStrict => terms.bfd_strict,
         Capability::Role(_) | Capability::Fqdn { .. } | Capability::Unknown { .. } => false,
     }
 }
@@ -365,6 +366,7 @@ fn describe(capability: &Capability) -> (String, String) {
                 .collect();
             ("host name".into(), safe)
         }
+        Capability::BfdStrict => ("BFD strict mode".into(), String::new()),
         Capability::Unknown { code, value } => (format!("code {code}"), format!("{} octets", value.len())),
     }
 }

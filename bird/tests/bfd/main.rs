@@ -8,7 +8,9 @@
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod strict;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
