@@ -79,6 +79,9 @@ pub struct PeerView {
     pub families: Vec<FamilyView>,
     /// Why it is not tried, when it is not.
     pub parked: Option<Parked>,
+    /// It is to be watched with BFD.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watched: bool,
     /// It answers, and the session waits for BFD, which is not up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits_for_bfd: bool,
@@ -331,6 +334,7 @@ impl Speaker {
                 .unwrap_or_default(),
             families,
             parked: parked(peer),
+            watched: config.bfd.is_some(),
             waits_for_bfd: self.stands_for_bfd(peer),
             restarting: peer.helper.is_active(),
             counters: peer.counters,

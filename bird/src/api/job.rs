@@ -262,7 +262,8 @@ impl Seen<'_> {
             routes: self.speaker.counts_of(census, name),
             cause,
             errors: self.history.errors(name),
-            bfd_up: self.world.watch.is_up(name),
+            // Before the first session nobody knows from where to watch: that is not up either.
+            bfd_up: self.world.watch.is_up(name).or(peer.watched.then_some(false)),
             peer,
         };
         self.say(&Line::Peer(Box::new(row)));

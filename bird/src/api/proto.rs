@@ -200,7 +200,7 @@ pub struct PeerRow {
     pub cause: Option<Cause>,
     /// What ended sessions or kept them from coming up, the last one first.
     pub errors: Vec<PastError>,
-    /// Whether BFD is up, where the peer is watched.
+    /// Whether BFD is up, where the peer is to be watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd_up: Option<bool>,
 }

@@ -245,11 +245,21 @@ impl Line {
 
     /// What the left one answers about its neighbour.
     fn neighbor(&self, which: usize) -> serde_json::Value {
+        self.ask(&format!(r#"{{"get":"neighbor","peer":"{}"}}"#, self.shape.ends().right[which])).remove(0)
+    }
+
+    /// Whether BFD is up, in the list of the left one's peers.
+    fn bfd_in_list(&self) -> Vec<Option<bool>> {
+        let lines = self.ask(r#"{"get":"peers"}"#);
+        let peers = lines.iter().filter_map(|line| line.get("peer"));
+        peers.map(|peer| peer.get("bfdUp").and_then(serde_json::Value::as_bool)).collect()
+    }
+
+    fn ask(&self, request: &str) -> Vec<serde_json::Value> {
         let mut stream = UnixStream::connect(self.lab.file("left.sock")).unwrap();
-        writeln!(stream, r#"{{"get":"neighbor","peer":"{}"}}"#, self.shape.ends().right[which]).unwrap();
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
+        writeln!(stream, "{request}").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        BufReader::new(stream).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
     }
 
     #[track_caller]
@@ -483,6 +493,7 @@ fn a_peer_without_bfd_keeps_its_session() {
     line.routes(true, SOON);
     std::thread::sleep(Duration::from_secs(3));
     line.routes(true, Duration::from_millis(100));
+    assert_eq!(line.bfd_in_list(), [Some(false); 2], "it is configured here");
     assert!(!left.log().contains("BFD is down"), "{}", left.log());
     assert!(!right.log().contains("session lost"), "{}", right.log());
 }

@@ -48,6 +48,7 @@ fn two_of_ours_wait_until_bfd_works_and_again_after_each_cut() {
     let left = line.start("left", &line.left, &[router.to_str().unwrap(), &file("left.yaml")]);
     let mut right = line.start("right", &line.right, &[router.to_str().unwrap(), &file("right.yaml")]);
     waits(&line);
+    assert_eq!(line.bfd_in_list(), [Some(false); 2]);
     line.routes(false, SOON);
     assert!(!left.log().contains("session established"), "{}", left.log());
 
@@ -56,6 +57,7 @@ fn two_of_ours_wait_until_bfd_works_and_again_after_each_cut() {
     let took = line.routes(true, SOON);
     eprintln!("routes {took:?} after BFD was switched on at the other end");
     line.says(&left, "BFD is up", 2);
+    assert_eq!(line.bfd_in_list(), [Some(true); 2]);
     for round in 1..=2 {
         std::thread::sleep(Duration::from_millis(1_500));
         let cut = line.cut();
