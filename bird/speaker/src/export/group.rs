@@ -88,6 +88,24 @@ struct Sync {
     refresh: bool,
 }
 
+impl Member {
+    /// A flush after which it may not have been told what changed.
+    fn behind(&self) -> u32 {
+        self.sync.map_or(self.seq, |s| s.since.map_or(s.started, |since| since.min(s.started)))
+    }
+}
+
+/// What a member takes along to another group.
+#[derive(Default)]
+pub(crate) struct Belongings {
+    /// What it may hold.
+    slots: Vec<u32>,
+    private: VecDeque<Bytes>,
+    eor_due: bool,
+    /// It was told the beginning of a refresh.
+    refresh: bool,
+}
+
 impl Sync {
     fn everything(started: u32) -> Sync {
         Sync { next: 0, all: true, since: None, started, cut: false, refresh: false }
@@ -320,10 +338,19 @@ impl<N: Net> Group<N> {
         self.key = key;
         self.mark_all(table);
         self.wake = true;
-        if !same_bytes {
-            for member in 0..self.members.len() {
-                self.refresh(member, false);
-            }
+        if same_bytes {
+            return;
+        }
+        // What waits in the log reads as before: nobody reads it any more, and what it says is told again.
+        let (end, seq) = (self.log_end(), self.seq);
+        let mut left = Vec::new();
+        for m in self.members.iter_mut().flatten() {
+            let (since, refresh) = (Some(m.behind()), m.sync.is_some_and(|s| s.refresh));
+            m.sync = Some(Sync { since, refresh, ..Sync::everything(seq) });
+            left.push(std::mem::replace(&mut m.at, end));
+        }
+        for at in left {
+            self.unread(at);
         }
     }
 
@@ -337,11 +364,34 @@ impl<N: Net> Group<N> {
             .collect()
     }
 
-    /// A member holds these from another group.
-    pub(crate) fn unlearn(&mut self, member: usize, slots: Vec<u32>) {
-        if let Some(m) = self.members[member].as_mut() {
-            m.unlearn = slots;
+    /// Takes what a member may hold, and what it has not read of its own, before it goes to another group.
+    pub(crate) fn pack(&mut self, member: usize) -> Belongings {
+        let Some(m) = self.members[member].as_mut() else { return Belongings::default() };
+        let (peer, behind) = (m.peer, m.behind());
+        let mut slots = std::mem::take(&mut m.unlearn);
+        let may_hold = |o: &Out| (o.attr != AttrId::NONE && o.from != peer) || o.seq > behind;
+        let held = self.out.iter().enumerate().filter(|(_, o)| may_hold(o));
+        slots.extend(held.map(|(slot, _)| crate::rib::index32(slot)));
+        slots.sort_unstable();
+        slots.dedup();
+        Belongings {
+            slots,
+            private: std::mem::take(&mut m.private),
+            eor_due: m.eor_due,
+            refresh: m.sync.is_some_and(|s| s.refresh),
         }
+    }
+
+    /// A member comes from another group.
+    pub(crate) fn unpack(&mut self, member: usize, belongings: Belongings) {
+        let Some(m) = self.members[member].as_mut() else { return };
+        m.unlearn = belongings.slots;
+        m.private = belongings.private;
+        m.eor_due = belongings.eor_due;
+        if let Some(sync) = &mut m.sync {
+            sync.refresh = belongings.refresh;
+        }
+        self.wake = true;
     }
 
     /// Sessions in the group.

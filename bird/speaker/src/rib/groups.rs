@@ -103,13 +103,12 @@ impl<N: Net> Rib<N> {
             }
             let same = group.key.clone();
             for w in of_group.into_iter().filter(|w| w.key != same) {
-                let held = self.groups[at].as_ref().map(|g| g.held_by(w.peer)).unwrap_or_default();
+                let belongings = self.groups[at].as_mut().map(|g| g.pack(w.place.1)).unwrap_or_default();
                 self.leave_group(core, at, w.place.1);
                 let new = self.group_for(w.key.clone());
                 if let Some(group) = self.groups[new].as_mut() {
                     let member = group.join(w.peer, false, now);
-                    group.unlearn(member, held);
-                    group.wake = true;
+                    group.unpack(member, belongings);
                     moved.push((w.peer, (new, member)));
                 }
             }
