@@ -156,7 +156,7 @@ struct Stage {
 impl Stage {
     fn new(config: Config, own: BTreeMap<Family, IpAddr>, wanted: Vec<String>) -> Self {
         let now = Time::from_secs(1);
-        let mut speaker = Speaker::new(now, config.clone(), Start::default());
+        let mut speaker = Speaker::new(now, Config { slice: usize::MAX, ..config.clone() }, Start::default());
         speaker.handle(now, Input::LocalRoutesComplete);
         Self { speaker, config, own, wanted, conns: BTreeMap::new(), now }
     }

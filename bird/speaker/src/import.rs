@@ -1,6 +1,5 @@
 //! UPDATE to path: RFC 7606 verdicts, loops, import filters, prefix limits.
 
-use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use bird_packet::attr::community;
@@ -10,12 +9,15 @@ use bird_packet::{
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::config::LimitAction;
+use crate::config::{LimitAction, Local};
+use crate::export::verdict::SourcePeer;
 use crate::io::{Event, Time};
+use crate::peer::Peer;
 use crate::policy::eval::{self, Chain, Facts};
 use crate::rib::attrs::{AttrId, Standing, Store, flag};
 use crate::rib::net::Net;
 use crate::rib::nexthop::{NextHopAddr, State};
+use crate::rib::review::Reviewer;
 use crate::rib::routes::{Announced, Core, Rib};
 use crate::rib::table::{DestId, Path, PeerIndex, path_flag};
 use crate::speaker::Speaker;
@@ -42,15 +44,56 @@ pub enum ImportReason {
 
 /// What import looks at, for one peer.
 #[derive(Clone, Copy)]
-struct Importer<'a> {
-    peer: PeerIndex,
-    epoch: u8,
-    internal: bool,
+pub(crate) struct Importer<'a> {
+    pub(crate) peer: PeerIndex,
+    pub(crate) epoch: u8,
+    pub(crate) internal: bool,
     /// [`path_flag::LONG_LIVED`], or 0.
-    flags: u8,
+    pub(crate) flags: u8,
     /// LOCAL_PREF becomes 0: the session is being drained (RFC 8326).
-    lower: bool,
-    chain: &'a Chain,
+    pub(crate) lower: bool,
+    pub(crate) chain: &'a Chain,
+}
+
+/// What excludes routes of a peer whatever their prefixes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Judge {
+    own_as: u32,
+    allow_own_as: usize,
+    router_id: std::net::Ipv4Addr,
+    cluster: std::net::Ipv4Addr,
+    own_address: Option<IpAddr>,
+    needs_policy: bool,
+}
+
+impl Judge {
+    fn of(peer: &Peer, local: &Local, sources: &[SourcePeer]) -> Judge {
+        let external = sources.get(usize::from(peer.index)).is_some_and(|s| !s.internal);
+        Judge {
+            own_as: peer.config.effective_local_as(local),
+            allow_own_as: usize::from(peer.config.allow_own_as),
+            router_id: local.router_id,
+            cluster: peer.config.cluster_id.or(local.cluster_id).unwrap_or(local.router_id),
+            own_address: peer.own_address,
+            needs_policy: peer.config.policy_missing().0 && external,
+        }
+    }
+
+    pub(crate) fn verdict(&self, attrs: AttrSet<'_>, next_hop: NextHop) -> ImportReason {
+        if attrs.as_path().count(self.own_as) > self.allow_own_as {
+            ImportReason::OwnAs
+        } else if attrs.originator_id() == Some(self.router_id) {
+            ImportReason::OwnOriginator
+        } else if attrs.cluster_list().any(|c| c == self.cluster) {
+            ImportReason::OwnCluster
+        } else if self.own_address == Some(next_hop.addr) {
+            ImportReason::OwnNextHop
+        } else if self.needs_policy {
+            ImportReason::NoPolicy
+        } else {
+            ImportReason::Accepted
+        }
+    }
 }
 
 /// The attributes that came last: UPDATEs that follow each other often have the same.
@@ -104,7 +147,7 @@ impl Speaker {
         for announcement in view.announcements() {
             let family = announcement.family;
             let epoch = epochs[family.index()];
-            let (attr, reason) = self.attributes(index, epoch, at, &view, announcement.next_hop);
+            let (attr, reason) = self.attributes(index, epoch, &view, announcement.next_hop);
             let Some(peer) = self.peers.get(usize::from(index)).and_then(Option::as_deref) else {
                 return Ok(());
             };
@@ -146,7 +189,6 @@ impl Speaker {
         &mut self,
         index: PeerIndex,
         epoch: u8,
-        at: usize,
         view: &UpdateView<'_>,
         next_hop: NextHop,
     ) -> (AttrId, ImportReason) {
@@ -179,7 +221,7 @@ impl Speaker {
             self.core.store.release(attr);
             attr = edited;
         }
-        let reason = self.judge_attributes(index, at, self.core.store.attrs.attrs(attr), next_hop);
+        let reason = self.judge_attributes(index, self.core.store.attrs.attrs(attr), next_hop);
         let last = &mut self.last_attrs;
         let old = last.attr.replace(attr);
         last.peer = index;
@@ -203,30 +245,11 @@ impl Speaker {
     pub(crate) fn judge_attributes(
         &self,
         index: PeerIndex,
-        at: usize,
         attrs: AttrSet<'_>,
         next_hop: NextHop,
     ) -> ImportReason {
         let Some(peer) = self.peer(index) else { return ImportReason::Accepted };
-        let local = self.config.local;
-        let own_as = peer.config.effective_local_as(&local);
-        let cluster = peer.config.cluster_id.or(local.cluster_id).unwrap_or(local.router_id);
-        let needs_policy = peer.config.policy_missing().0
-            && self.core.sources.get(usize::from(index)).is_some_and(|s| !s.internal);
-        let own_address = self.conns.get(at).and_then(|c| c.local).map(|l| l.ip());
-        if attrs.as_path().count(own_as) > usize::from(peer.config.allow_own_as) {
-            ImportReason::OwnAs
-        } else if attrs.originator_id() == Some(local.router_id) {
-            ImportReason::OwnOriginator
-        } else if attrs.cluster_list().any(|c| c == cluster) {
-            ImportReason::OwnCluster
-        } else if own_address == Some(next_hop.addr) {
-            ImportReason::OwnNextHop
-        } else if needs_policy {
-            ImportReason::NoPolicy
-        } else {
-            ImportReason::Accepted
-        }
+        Judge::of(peer, &self.config.local, &self.core.sources).verdict(attrs, next_hop)
     }
 
     fn report_malformed(&mut self, at: usize, index: PeerIndex, view: &UpdateView<'_>) {
@@ -294,7 +317,7 @@ impl Speaker {
         self.check_restart(now);
     }
 
-    /// Evaluates a peer's paths again, as they were received.
+    /// Evaluates a peer's paths again, as they were received. In steps, see [`Speaker::slice`].
     pub(crate) fn reimport(&mut self, index: PeerIndex) {
         for family in Family::ALL {
             self.reimport_family(index, family);
@@ -302,32 +325,41 @@ impl Speaker {
     }
 
     pub(crate) fn reimport_family(&mut self, index: PeerIndex, family: Family) {
-        let Some(peer) = self.peers.get(usize::from(index)).and_then(Option::as_deref) else { return };
-        let Some(source) = self.core.sources.get(usize::from(index)) else { return };
-        let at = peer.established.unwrap_or(usize::MAX);
-        let importer = Importer {
-            peer: index,
-            epoch: peer.epoch[family.index()],
-            internal: source.internal,
-            flags: 0,
-            lower: peer.config.graceful_shutdown,
-            chain: &peer.import[family.index()],
-        };
-        let store = &self.core.store;
-        let judge = |attr: AttrId| {
-            let addr = store.next_hops.addr(store.attrs.key(attr).next_hop);
-            let next_hop = NextHop { addr: addr.address, link_local: addr.link_local };
-            self.judge_attributes(index, at, store.attrs.attrs(attr), next_hop)
-        };
         match family {
-            Family::Ipv4Unicast => {
-                let judged = self.v4.judged_paths(index, judge);
-                self.v4.reimport(&mut self.core, importer, judged);
+            Family::Ipv4Unicast => self.v4.review_imports(index),
+            Family::Ipv6Unicast => self.v6.review_imports(index),
+        }
+    }
+
+    /// A step of looking at a family's destinations again.
+    pub(crate) fn review(&mut self, family: Family, budget: usize) {
+        let peers: SmallVec<[PeerIndex; 4]> = match family {
+            Family::Ipv4Unicast => self.v4.reviewed_peers().collect(),
+            Family::Ipv6Unicast => self.v6.reviewed_peers().collect(),
+        };
+        let mut reviewers: Vec<Option<Reviewer<'_>>> = Vec::new();
+        for index in peers {
+            let at = usize::from(index);
+            // What is left of a peer that was removed goes anyway.
+            let peer = self.peers.get(at).and_then(Option::as_deref).filter(|p| !p.removed);
+            let (Some(peer), Some(source)) = (peer, self.core.sources.get(at)) else { continue };
+            let importer = Importer {
+                peer: index,
+                epoch: 0,
+                internal: source.internal,
+                flags: 0,
+                lower: peer.config.graceful_shutdown,
+                chain: &peer.import[family.index()],
+            };
+            let judge = Judge::of(peer, &self.config.local, &self.core.sources);
+            if reviewers.len() <= at {
+                reviewers.resize_with(at + 1, || None);
             }
-            Family::Ipv6Unicast => {
-                let judged = self.v6.judged_paths(index, judge);
-                self.v6.reimport(&mut self.core, importer, judged);
-            }
+            reviewers[at] = Some(Reviewer { importer, judge });
+        }
+        match family {
+            Family::Ipv4Unicast => self.v4.review_step(&mut self.core, &reviewers, budget),
+            Family::Ipv6Unicast => self.v6.review_step(&mut self.core, &reviewers, budget),
         }
     }
 
@@ -452,7 +484,7 @@ impl<N: Net> Rib<N> {
 
     /// Takes one path; the reference on `attr` moves in.
     #[inline]
-    fn import(
+    pub(crate) fn import(
         &mut self,
         core: &mut Core,
         importer: Importer<'_>,
@@ -527,36 +559,5 @@ impl<N: Net> Rib<N> {
         self.table
             .find(net)
             .is_some_and(|id| self.table.paths(id).iter().any(|p| p.peer == peer && p.rx_id == rx_id))
-    }
-
-    /// The paths of a peer as received, each with what its attributes alone say.
-    fn judged_paths(
-        &self,
-        peer: PeerIndex,
-        judge: impl Fn(AttrId) -> ImportReason,
-    ) -> Vec<(N, Path, ImportReason)> {
-        let mut paths = self.paths_of(peer);
-        paths.sort_unstable_by_key(|(_, path)| path.attr);
-        let mut judged = Vec::with_capacity(paths.len());
-        let mut last = (AttrId::NONE, ImportReason::Accepted);
-        for (net, path) in paths {
-            if last.0.cmp(&path.attr) != Ordering::Equal {
-                last = (path.attr, judge(path.attr));
-            }
-            judged.push((net, path, last.1));
-        }
-        judged
-    }
-
-    fn reimport(&mut self, core: &mut Core, importer: Importer<'_>, judged: Vec<(N, Path, ImportReason)>) {
-        for (_, path, _) in &judged {
-            core.store.retain(path.attr);
-        }
-        for (net, path, reason) in judged {
-            let id = self.table.find_or_insert(net);
-            let flags = path.flags & path_flag::LONG_LIVED;
-            let importer = Importer { epoch: path.epoch, flags, ..importer };
-            self.import(core, importer, id, path.rx_id, path.attr, reason);
-        }
     }
 }

@@ -22,6 +22,8 @@
 //!    hand it over as [`Input::Received`]; whole messages are parsed in place. When there is more than a few milliseconds
 //!    of it, [`Input::Waiting`] for every socket that is left, and tick. A new connection: [`Speaker::accept`]. Last of
 //!    all [`Input::Tick`].
+//!    What concerns a whole table, as a changed import filter does, goes on by a slice at each tick; `next_timeout` is in
+//!    the past until it is done.
 //! 3. [`Speaker::poll`] until it gives nothing, and do what it says:
 //!    - [`Output::Connect`]: call without blocking; answer [`Input::Connected`] or [`Input::ConnectFailed`].
 //!    - [`Output::Transmit`]: [`Speaker::transmit`] into a queue for `writev`. When all of it is written, call it again,

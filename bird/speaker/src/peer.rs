@@ -1,5 +1,6 @@
 //! A neighbour: what is configured, which connections it has, when it is called again, what is kept over its restart.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) struct Peer {
     /// Slots of its connections that are not closing.
     pub(crate) conns: SmallVec<[usize; 2]>,
     pub(crate) established: Option<usize>,
+    /// Our end of its session, or of the last one.
+    pub(crate) own_address: Option<IpAddr>,
     /// When to call next.
     pub(crate) retry_at: Option<Time>,
     /// Calls that failed in a row.
@@ -145,6 +148,7 @@ impl Peer {
             range: None,
             conns: SmallVec::new(),
             established: None,
+            own_address: None,
             failures: 0,
             expected_until: Time::ZERO,
             idle_until: None,

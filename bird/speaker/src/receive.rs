@@ -167,6 +167,7 @@ impl Speaker {
     /// Asks a peer for everything again, where it can; the routes kept are evaluated anew in any case.
     pub(crate) fn refresh_in(&mut self, index: PeerIndex) {
         self.reimport(index);
+        self.begin_review();
         if let Some(at) = self.peer(index).and_then(|p| p.established) {
             self.ask_for_routes(at);
         }

@@ -101,6 +101,7 @@ impl Speaker {
             }
         }
         self.reconsider(now, &old, &new);
+        self.begin_review();
         self.forget_last_attrs();
         self.run_timers(now);
         self.settle(now);

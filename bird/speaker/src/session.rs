@@ -339,6 +339,7 @@ impl Speaker {
         let Some(peer) = self.peer_mut(index) else { return };
         let others: Vec<usize> = peer.conns.iter().copied().filter(|o| *o != at).collect();
         peer.established = Some(at);
+        peer.own_address = addresses[0];
         peer.retry_at = None;
         peer.idle_until = None;
         peer.failures = 0;
@@ -493,11 +494,12 @@ impl Speaker {
         if !same {
             // Paths kept from an earlier session rank by who the peer is now.
             if self.v4.received_from(index) > 0 {
-                self.v4.redecide_all(&self.core);
+                self.v4.review_decisions();
             }
             if self.v6.received_from(index) > 0 {
-                self.v6.redecide_all(&self.core);
+                self.v6.review_decisions();
             }
+            self.begin_review();
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bird_packet::{Prefix4, Prefix6, UpdatePacker};
+use bird_packet::{Family, Prefix4, Prefix6, UpdatePacker};
 use bytes::Bytes;
 
 use crate::config::Config;
@@ -61,6 +61,8 @@ pub struct Speaker {
 /// Numbers are freed this often while there are any to free, and less often while somebody holds them.
 pub(crate) const HOUSEKEEPING: Time = Time::from_millis(100);
 const HOUSEKEEPING_SLOW: Time = Time::from_secs(5);
+/// A table of so many parts of a slice is worked on at once.
+const SMALL: usize = 8;
 /// Failed kernel writes are offered again after this.
 const FIB_RETRY: Time = Time::from_secs(1);
 
@@ -126,7 +128,12 @@ impl Speaker {
             Input::Waiting { conn } => self.on_waiting(now, conn),
             // Only here: whatever else comes in may be late because the shell was held up, and then bytes that show that
             // peers live may be as late.
-            Input::Tick => self.run_timers(now),
+            Input::Tick => {
+                self.run_timers(now);
+                if self.is_busy() {
+                    self.slice();
+                }
+            }
             Input::LocalRoute(route) => self.on_local_route(route),
             Input::LocalRouteGone(key) => self.on_local_route_gone(&key),
             Input::NextHop { address, resolution } => self.on_next_hop(address, &resolution),
@@ -165,30 +172,57 @@ impl Speaker {
         accepted
     }
 
-    /// What is to be done next. Does a slice of pending work (removing the routes of a lost peer) when there is nothing.
+    /// What is to be done next.
     pub fn poll(&mut self) -> Option<Output> {
-        if self.outputs.is_empty() && self.has_background_work() {
-            if self.v4.is_purging() {
-                self.v4.purge_step(&mut self.core);
-            }
-            if self.v6.is_purging() {
-                self.v6.purge_step(&mut self.core);
-            }
+        while self.outputs.is_empty() && self.is_busy() && self.is_small() {
+            self.slice();
             self.settle(self.now);
         }
         self.outputs.pop_front()
     }
 
-    /// When to come back with [`Input::Tick`] at the latest. In the past if there is work left: come back after I/O.
+    /// When to come back with [`Input::Tick`] at the latest. In the past if there is work left: come back after I/O, each
+    /// tick does a slice of it.
     pub fn next_timeout(&self) -> Option<Time> {
-        if self.has_background_work() {
+        if self.is_busy() {
             return Some(self.now);
         }
         self.timers.next()
     }
 
-    fn has_background_work(&self) -> bool {
-        self.v4.is_purging() || self.v6.is_purging()
+    /// Whether there is work left that goes on by a slice at each [`Input::Tick`].
+    pub fn is_busy(&self) -> bool {
+        self.v4.is_purging() || self.v6.is_purging() || self.v4.is_reviewing() || self.v6.is_reviewing()
+    }
+
+    /// A slice of what concerns whole tables: removing the routes of a lost peer, evaluating routes again.
+    fn slice(&mut self) {
+        let budget = self.config.slice.max(1);
+        if self.v4.is_purging() {
+            self.v4.purge_step(&mut self.core, budget);
+        }
+        if self.v6.is_purging() {
+            self.v6.purge_step(&mut self.core, budget);
+        }
+        if self.v4.is_reviewing() {
+            self.review(Family::Ipv4Unicast, budget);
+        }
+        if self.v6.is_reviewing() {
+            self.review(Family::Ipv6Unicast, budget);
+        }
+    }
+
+    /// Whether all that there is can be looked at within a slice, whatever is to be done with it.
+    fn is_small(&self) -> bool {
+        self.v4.table.dest_bound() + self.v6.table.dest_bound() <= self.config.slice / SMALL
+    }
+
+    /// Something that concerns whole tables changed: a small one is looked at again at once, a large one by and by.
+    pub(crate) fn begin_review(&mut self) {
+        while self.is_small() && (self.v4.is_reviewing() || self.v6.is_reviewing()) {
+            self.review(Family::Ipv4Unicast, self.config.slice);
+            self.review(Family::Ipv6Unicast, self.config.slice);
+        }
     }
 
     /// Moves up to about `budget` bytes for a connection into `out`, oldest first; they are reference-counted, meant for
@@ -394,6 +428,7 @@ impl Speaker {
         self.v4.on_next_hops(&self.core, &changed);
         self.v6.on_next_hops(&self.core, &changed);
         self.reimport_by_interface();
+        self.begin_review();
     }
 
     fn on_fib_failed(&mut self, now: Time, prefix: ipnet::IpNet) {

@@ -569,10 +569,9 @@ impl Speaker {
 
     /// What import says about attributes of a peer as they were received.
     fn judge_path(&self, index: PeerIndex, attr: AttrId) -> ImportReason {
-        let at = self.peer(index).and_then(|p| p.established).unwrap_or(usize::MAX);
         let addr = self.core.store.next_hops.addr(self.core.store.attrs.key(attr).next_hop);
         let next_hop = bird_packet::NextHop { addr: addr.address, link_local: addr.link_local };
-        match self.judge_attributes(index, at, self.core.store.attrs.attrs(attr), next_hop) {
+        match self.judge_attributes(index, self.core.store.attrs.attrs(attr), next_hop) {
             // Filtered although its attributes are fine: a filter did it.
             ImportReason::Accepted => ImportReason::FilterRejects,
             reason => reason,

@@ -100,6 +100,20 @@ impl Bench {
 
     /// The same, each peer's configuration edited before.
     pub(crate) fn with(kind: PeerKind, peers: u32, edit: impl Fn(u32, &mut PeerConfig)) -> Bench {
+        Bench::make(kind, peers, edit, false)
+    }
+
+    /// The same, with next hops that the shell is asked about.
+    pub(crate) fn resolving(kind: PeerKind, peers: u32, edit: impl Fn(u32, &mut PeerConfig)) -> Bench {
+        Bench::make(kind, peers, edit, true)
+    }
+
+    fn make(
+        kind: PeerKind,
+        peers: u32,
+        edit: impl Fn(u32, &mut PeerConfig),
+        resolve_next_hops: bool,
+    ) -> Bench {
         let config = Config {
             local: Local { asn: ASN, router_id: Ipv4Addr::new(10, 0, 0, 1), cluster_id: None },
             peers: (0..peers)
@@ -117,7 +131,7 @@ impl Bench {
                     peer
                 })
                 .collect(),
-            kernel: KernelRules { program: false, resolve_next_hops: false, ..KernelRules::default() },
+            kernel: KernelRules { program: false, resolve_next_hops, ..KernelRules::default() },
             ..Config::default()
         };
         let now = Duration::from_secs(1);
@@ -157,8 +171,17 @@ impl Bench {
         self.speaker.handle(self.now, Input::Received { conn, data });
     }
 
-    /// Does what the speaker wants; returns bytes sent.
+    /// Does what the speaker wants, until it wants nothing; returns bytes sent.
     pub(crate) fn drain(&mut self) -> usize {
+        let mut sent = self.carry_out();
+        while self.speaker.is_busy() {
+            self.speaker.handle(self.now, Input::Tick);
+            sent += self.carry_out();
+        }
+        sent
+    }
+
+    fn carry_out(&mut self) -> usize {
         let mut sent = 0;
         let mut chunks = Vec::new();
         while let Some(output) = self.speaker.poll() {

@@ -42,6 +42,10 @@ pub struct Config {
     /// Bytes of encoded UPDATEs kept for the slowest reader of an update group; who is further behind, and reads nothing, is
     /// brought up to date from the table when it reads again. Counts for groups made from then on.
     pub export_log: usize,
+    /// What concerns a whole table is done in slices, one at each tick: so many destinations are looked at, or an eighth of
+    /// them evaluated. `usize::MAX`: everything at once, where nobody waits meanwhile.
+    #[serde(skip)]
+    pub slice: usize,
     /// Seed of all jitter. Give each node its own, for example a hash of its name.
     pub seed: u64,
 }
@@ -60,6 +64,7 @@ impl Default for Config {
             ignored_interfaces: Vec::new(),
             restart: RestartConfig::default(),
             export_log: 4 << 20,
+            slice: 1 << 15,
             seed: 0,
         }
     }

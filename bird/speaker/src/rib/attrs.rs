@@ -230,11 +230,6 @@ impl AttrStore {
     pub(crate) fn len(&self) -> usize {
         self.index.len()
     }
-
-    /// For every id, whether its next hop is `next_hop`.
-    pub(crate) fn with_next_hop(&self, next_hop: NhId) -> Vec<bool> {
-        self.entries.iter().map(|e| e.refs > 0 && e.key.next_hop == next_hop).collect()
-    }
 }
 
 /// Eight bytes at a time through a folded multiply.

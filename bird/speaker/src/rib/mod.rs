@@ -10,6 +10,8 @@ mod kernel;
 pub(crate) mod local;
 pub(crate) mod net;
 pub(crate) mod nexthop;
+pub(crate) mod review;
+mod round;
 pub(crate) mod routes;
 pub(crate) mod stale;
 pub(crate) mod table;

@@ -9,6 +9,8 @@ use super::decide::{Decision, PeerRank};
 use super::local::LocalRoutes;
 use super::net::Net;
 use super::nexthop::{Change, NhId};
+use super::review::Review;
+use super::round::Round;
 use super::stale::Purge;
 use super::table::{DestId, Path, PeerIndex, Table, dest_flag, path_flag};
 use crate::aggregate::Aggregates;
@@ -54,6 +56,9 @@ pub(crate) enum Announced {
     Refused,
 }
 
+/// Destinations that waited for a next hop are decided at once up to this many.
+const WAITING: usize = 1 << 13;
+
 /// Table, export groups and kernel changes of one family.
 pub(crate) struct Rib<N: Net> {
     pub(crate) table: Table<N>,
@@ -65,7 +70,8 @@ pub(crate) struct Rib<N: Net> {
     /// ADD-PATH slots of paths that are gone.
     pub(super) dead_slots: Vec<u32>,
     pub(super) purges: Vec<Purge>,
-    pub(super) purge_at: usize,
+    pub(super) purge_round: Round,
+    pub(super) review: Review,
     /// Destinations with a path whose next hop is asked for.
     awaiting: HashMap<NhId, Vec<DestId>, foldhash::fast::FixedState>,
     /// Paths held per peer, filtered ones included.
@@ -86,7 +92,8 @@ impl<N: Net> Rib<N> {
             fib_dirty_at: 0,
             dead_slots: Vec::new(),
             purges: Vec::new(),
-            purge_at: 0,
+            purge_round: Round::default(),
+            review: Review::default(),
             awaiting: HashMap::default(),
             received: Vec::new(),
         }
@@ -289,7 +296,7 @@ impl<N: Net> Rib<N> {
     }
 
     /// Decides anew, and looks at everything that depends on it.
-    fn redecide(&mut self, core: &Core, id: DestId) {
+    pub(super) fn redecide(&mut self, core: &Core, id: DestId) {
         let has_med = self.table.flag(id, dest_flag::HAS_MED);
         let best = core.decision().best(self.table.paths(id), has_med);
         let before = self.table.best_at(id);
@@ -308,23 +315,16 @@ impl<N: Net> Rib<N> {
         self.mark_fib(id);
     }
 
-    /// Some next hops are reached differently now.
+    /// Some next hops are reached differently now. Where that may concern much, in steps.
     pub(crate) fn on_next_hops(&mut self, core: &Core, changed: &[(NhId, Change)]) {
         let mut ids: Vec<DestId> = Vec::new();
-        let mut affected: Vec<bool> = Vec::new();
         for (next_hop, change) in changed {
             let waiting = self.awaiting.remove(next_hop).unwrap_or_default();
-            if *change == Change::First {
+            if *change == Change::First && waiting.len() <= WAITING {
                 ids.extend(waiting);
-                continue;
+            } else {
+                self.review_next_hop(*next_hop);
             }
-            let with = core.store.attrs.with_next_hop(*next_hop);
-            affected.resize(with.len(), false);
-            affected.iter_mut().zip(with).for_each(|(a, w)| *a |= w);
-        }
-        if !affected.is_empty() {
-            let concerned = |id: &DestId| self.table.paths(*id).iter().any(|p| affected[p.attr.0 as usize]);
-            ids.extend(self.table.dest_ids().filter(concerned));
         }
         ids.sort_unstable();
         ids.dedup();
@@ -335,31 +335,10 @@ impl<N: Net> Rib<N> {
         }
     }
 
-    /// What decisions rest on changed: decides everything anew.
-    pub(crate) fn redecide_all(&mut self, core: &Core) {
-        let ids: Vec<DestId> = self.table.dest_ids().collect();
-        for id in ids {
-            self.redecide(core, id);
-        }
-    }
-
     /// Marks everything for all groups: export rules changed.
     pub(crate) fn mark_groups(&mut self) {
         for group in self.groups.iter_mut().flatten() {
             group.mark_all(&self.table);
         }
-    }
-
-    /// The paths of one peer, to be evaluated again, with their attributes as received.
-    pub(crate) fn paths_of(&self, peer: PeerIndex) -> Vec<(N, Path)> {
-        let mut found = Vec::new();
-        for id in self.table.dest_ids() {
-            for path in self.table.paths(id).iter().filter(|p| p.peer == peer) {
-                let original = self.table.originals.get(&(id, peer, path.rx_id));
-                let attr = original.copied().unwrap_or(path.attr);
-                found.push((self.table.net(id), Path { attr, ..*path }));
-            }
-        }
-        found
     }
 }

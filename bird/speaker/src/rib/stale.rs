@@ -4,6 +4,7 @@ use bird_packet::attr::community;
 
 use super::attrs::{AttrId, flag};
 use super::net::Net;
+use super::round::Lap;
 use super::routes::{Core, Rib};
 use super::table::{DestId, Path, PeerIndex, path_flag};
 
@@ -14,8 +15,8 @@ pub(super) struct Purge {
     /// The session whose paths stay.
     keep: u8,
     what: What,
-    /// Destinations still to be looked at.
-    left: usize,
+    /// Where the walk was when it began.
+    lap: Lap,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +39,8 @@ impl Purge {
     }
 }
 
-/// Destinations looked at in one step.
-const STEP: usize = 1 << 15;
-/// Paths marked in one step, each of which costs more than one taken out.
-const STEP_MARKS: usize = 1 << 13;
+/// A path marked costs as much as looking at so many destinations.
+const MARK: usize = 4;
 
 /// The attributes that were marked last, with a reference.
 type Memo = Option<(AttrId, AttrId)>;
@@ -60,7 +59,7 @@ impl<N: Net> Rib<N> {
     fn look_at(&mut self, peer: PeerIndex, keep: u8, what: What) {
         self.purges.retain(|p| p.peer != peer);
         if self.received_from(peer) > 0 {
-            self.purges.push(Purge { peer, keep, what, left: self.table.dest_bound() });
+            self.purges.push(Purge { peer, keep, what, lap: self.purge_round.begin() });
         }
     }
 
@@ -68,28 +67,26 @@ impl<N: Net> Rib<N> {
         !self.purges.is_empty()
     }
 
-    /// One step of all of them; they share the walk.
-    pub(crate) fn purge_step(&mut self, core: &mut Core) {
+    /// One step of all of them; they share the walk. Looks at up to `budget` destinations, fewer where there is much to do.
+    pub(crate) fn purge_step(&mut self, core: &mut Core, budget: usize) {
+        // An import filter that changed decides first whether a path may become long-lived stale.
+        let waits = |p: &Purge| p.what == What::Mark && self.review.is_importing(p.peer);
+        let (mut waiting, mut purges): (Vec<Purge>, Vec<Purge>) =
+            std::mem::take(&mut self.purges).into_iter().partition(waits);
         let bound = self.table.dest_bound();
-        let longest = self.purges.iter().map(|p| p.left).max().unwrap_or(0);
-        let step = longest.min(STEP).min(bound);
-        let (mut looked, mut marks) = (0, 0);
+        let mut left = if purges.is_empty() { 0 } else { budget.min(bound.max(1)) };
         let mut memo: Memo = None;
-        while looked < step && marks < STEP_MARKS {
-            looked += 1;
-            if self.purge_at >= bound {
-                self.purge_at = 0;
-            }
-            let id = super::index32(self.purge_at);
-            self.purge_at += 1;
+        while left > 0 {
+            left -= 1;
+            let Some(id) = self.purge_round.next(bound) else { break };
             let mut at = self.table.paths(id).len();
             while at > 0 {
                 at -= 1;
                 let path = self.table.paths(id)[at];
-                match self.purges.iter().find(|p| p.concerns(&path)).map(|p| p.what) {
+                match purges.iter().find(|p| p.concerns(&path)).map(|p| p.what) {
                     None => {}
                     Some(What::Mark) => {
-                        marks += 1;
+                        left = left.saturating_sub(MARK);
                         self.mark(core, id, at, &mut memo);
                     }
                     Some(What::Remove | What::RemoveOlder) => self.remove(core, id, at),
@@ -99,11 +96,13 @@ impl<N: Net> Rib<N> {
         if let Some((_, marked)) = memo {
             core.store.release(marked);
         }
-        for purge in &mut self.purges {
-            purge.left = purge.left.saturating_sub(looked.max(1));
+        let (received, round) = (&self.received, self.purge_round);
+        purges.retain(|p| !round.is_over(p.lap) && received[usize::from(p.peer)] > 0);
+        for purge in &mut waiting {
+            purge.lap = round.begin();
         }
-        let received = &self.received;
-        self.purges.retain(|p| p.left > 0 && received[usize::from(p.peer)] > 0);
+        purges.extend(waiting);
+        self.purges = purges;
     }
 
     fn mark(&mut self, core: &mut Core, id: DestId, at: usize, memo: &mut Memo) {

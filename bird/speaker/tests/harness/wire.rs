@@ -248,8 +248,16 @@ impl Wire {
         }
     }
 
-    /// Lets everything come out.
+    /// Lets everything come out, work that is done in slices included.
     pub fn settle(&mut self) {
+        self.carry_out();
+        while self.speaker.is_busy() {
+            self.speaker.handle(self.now, Input::Tick);
+            self.carry_out();
+        }
+    }
+
+    fn carry_out(&mut self) {
         while let Some(output) = self.speaker.poll() {
             match output {
                 Output::Transmit(conn) | Output::Close(conn) => {
