@@ -194,6 +194,13 @@ fn routes_and_their_reasons_from_the_update_to_the_kernel() {
         "{explained}"
     );
     assert!(explained.contains("Kernel       not there"), "{explained}");
+    // An age runs on; what BIRD says again unchanged is no younger for it.
+    let age = |pair: &Pair| pair.json(&["routes", "10.2.0.0/16"])[0]["changedMs"].as_u64().unwrap();
+    let before = age(&pair);
+    std::thread::sleep(Duration::from_millis(2_200));
+    pair.theirs.sh(&format!("birdc -s {} reload out p", pair.lab.file("bird.ctl").display())).unwrap();
+    assert!((before + 2_000..before + 60_000).contains(&age(&pair)), "{before} {}", age(&pair));
+    assert!(pair.text(&["routes", "10.2.0.0/16", "-o", "wide"]).lines().next().unwrap().contains("CHANGED"));
     let told = pair.json(&["explain", "10.1.0.0/16", "--peer", "n"]);
     assert_eq!(told["exports"][0]["accepted"], true);
     assert_eq!(told["exports"][0]["told"][0]["asPath"], serde_json::json!([65001]));

@@ -206,6 +206,18 @@ impl Prefix6 {
         (u128::from(self.hi) << 64) | u128::from(self.lo)
     }
 
+    /// The network address as two numbers, the upper half first.
+    #[inline]
+    pub fn halves(self) -> (u64, u64) {
+        (self.hi, self.lo)
+    }
+
+    /// The prefix of which [`Prefix6::halves`] gave the address; a length above 128 is read as 128.
+    #[inline]
+    pub fn from_halves(hi: u64, lo: u64, len: u8) -> Self {
+        Self::masked((u128::from(hi) << 64) | u128::from(lo), len)
+    }
+
     /// The prefix length, 0 to 128.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a prefix length, not a container's")]

@@ -119,6 +119,8 @@ impl Speaker {
     pub fn handle(&mut self, now: Time, input: Input<'_>) {
         self.now = self.now.max(now);
         let now = self.now;
+        self.v4.table.tick(now);
+        self.v6.table.tick(now);
         match input {
             Input::Connected { conn, local } => self.on_connected(now, conn, local),
             Input::OtherAddress { conn, address } => self.on_other_address(conn, address),

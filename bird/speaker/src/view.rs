@@ -131,6 +131,10 @@ pub struct PathView {
     pub from: String,
     /// Path identifier of the peer.
     pub path_id: u32,
+    /// Milliseconds since a path of this prefix came, went or got other attributes; whole seconds. What did not change for
+    /// more than 194 days may seem as young as 97.
+    #[serde(default)]
+    pub changed_ms: u64,
     /// Its next hop.
     pub next_hop: Option<IpAddr>,
     /// Interface of the next hop or of the local route.
@@ -443,6 +447,7 @@ impl Speaker {
             prefix: rib.table.net(id).to_ipnet(),
             from: self.source_name(path),
             path_id: if path.peer < source::FIRST_PEER { 0 } else { path.rx_id },
+            changed_ms: u64::try_from(rib.table.unchanged_for(id).as_millis()).unwrap_or(u64::MAX),
             next_hop: self.next_hop_address(key),
             interface: Some(self.view(rib).interface(path, key)).filter(|i| !i.is_empty()).map(Into::into),
             attrs: attrs_view(self.core.store.attrs.attrs(path.attr), Some(key.local_pref)),

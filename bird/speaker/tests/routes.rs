@@ -217,16 +217,58 @@ fn refresh_brings_the_same_table_and_drops_what_is_gone() {
     let mut world =
         World::of(vec![node(0, 65000, vec![peer(1, 65001)]), node(1, 65001, vec![peer(0, 65000)])]);
     settle(&mut world);
-    let before = world.heard(0, 1);
+    // A clock that runs is no change.
+    let heard = |w: &World| {
+        let paths = w.heard(0, 1).into_iter();
+        paths.map(|path| bird_speaker::view::PathView { changed_ms: 0, ..path }).collect::<Vec<_>>()
+    };
+    let before = heard(&world);
     let updates = |w: &World| w.nodes[0].speaker.as_ref().unwrap().peer_views()[0].counters.updates_received;
     let count = updates(&world);
     world.handle(0, Input::Command(Command::RefreshIn { peer: "n1".into() }));
     world.run(millis(50));
-    assert_eq!(world.heard(0, 1), before);
+    assert_eq!(heard(&world), before);
     assert!(updates(&world) > count, "it was said again");
     world.handle(1, Input::Command(Command::RefreshOut { peer: "n0".into() }));
     world.run(millis(50));
-    assert_eq!(world.heard(0, 1), before);
+    assert_eq!(heard(&world), before);
+}
+
+/// The age of a prefix: since a path of it came, went or changed. What is said again is no change.
+#[test]
+fn a_prefix_is_as_old_as_its_last_change() {
+    let one = |originated: &[&str]| Config {
+        originated: originated.iter().map(|p| blackhole(p)).collect(),
+        ..node(1, 65001, vec![peer(0, 65000)])
+    };
+    let third = node(2, 65002, vec![peer(0, 65000)]);
+    let hub = node(0, 65000, vec![peer(1, 65001), peer(2, 65002)]);
+    let mut world = World::of(vec![hub, one(&["10.65.1.0/26"]), third.clone()]);
+    let age = |w: &mut World, from: usize, prefix: &str| {
+        let now = w.now;
+        w.handle(0, Input::Tick);
+        assert_eq!(w.now, now);
+        w.heard(0, from).into_iter().find(|r| r.prefix == net(prefix)).map(|r| r.changed_ms / 1000)
+    };
+    settle(&mut world);
+    world.run(secs(60));
+    let first = age(&mut world, 1, "10.65.1.0/26").unwrap();
+    assert!((55..=63).contains(&first), "{first}");
+    world.handle(1, Input::Command(Command::RefreshOut { peer: "n0".into() }));
+    world.run(secs(10));
+    assert_eq!(age(&mut world, 1, "10.65.1.0/26"), Some(first + 10), "it was only said again");
+
+    // A second path is news for the prefix, its end too, and so is a new session that brings a path again.
+    let mut second = third.clone();
+    second.originated.push(blackhole("10.65.1.0/26"));
+    world.configure(2, second);
+    world.run(secs(5));
+    assert_eq!(age(&mut world, 1, "10.65.1.0/26"), age(&mut world, 2, "10.65.1.0/26"));
+    assert!((4..=5).contains(&age(&mut world, 1, "10.65.1.0/26").unwrap()));
+    world.configure(2, third);
+    world.run(secs(3));
+    assert!((2..=3).contains(&age(&mut world, 1, "10.65.1.0/26").unwrap()));
+    assert!(age(&mut world, 2, "10.65.2.0/26").unwrap() > 70, "others do not mind");
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(crate) mod review;
 mod round;
 pub(crate) mod routes;
 pub(crate) mod stale;
+pub(crate) mod stamp;
 pub(crate) mod table;
 
 /// Index of a slab entry; slabs of more than 2^32 entries do not fit the memory of any machine this runs on.

@@ -7,9 +7,13 @@ use std::net::IpAddr;
 use bird_packet::{Family, Prefix, Prefix4, Prefix6, WirePrefix};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::stamp::{Stamped, Stamped4, Stamped6};
+
 /// A prefix of one family.
 pub(crate) trait Net: Copy + Eq + Ord + std::hash::Hash + Debug + WirePrefix + 'static {
     const FAMILY: Family;
+    /// With a time beside it.
+    type Stamped: Stamped<Self>;
     /// Fills unused slots.
     const DEFAULT: Self;
     fn hash(self, seed: u64) -> u64;
@@ -36,6 +40,7 @@ const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Net for Prefix4 {
     const FAMILY: Family = Family::Ipv4Unicast;
+    type Stamped = Stamped4;
     const DEFAULT: Self = Prefix4::DEFAULT;
 
     #[inline]
@@ -81,6 +86,7 @@ impl Net for Prefix4 {
 
 impl Net for Prefix6 {
     const FAMILY: Family = Family::Ipv6Unicast;
+    type Stamped = Stamped6;
     const DEFAULT: Self = Prefix6::DEFAULT;
 
     #[inline]

@@ -156,6 +156,7 @@ impl<N: Net> Rib<N> {
             core.store.release(old.attr);
             return Announced::Same;
         }
+        self.table.touch(id);
         let next_hop = core.store.attrs.key(path.attr).next_hop;
         if core.store.next_hops.is_pending(next_hop) {
             self.awaiting.entry(next_hop).or_default().push(id);
@@ -259,6 +260,7 @@ impl<N: Net> Rib<N> {
 
     pub(super) fn remove(&mut self, core: &mut Core, id: DestId, at: usize) {
         let had_best = self.table.best_at(id).is_some();
+        self.table.touch(id);
         let path = self.table.take(id, at);
         let before = self.table.best_at(id);
         let has_med = self.table.flag(id, dest_flag::HAS_MED);

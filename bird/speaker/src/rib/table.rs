@@ -10,6 +10,8 @@ use hashbrown::HashTable;
 use super::attrs::AttrId;
 use super::index32;
 use super::net::Net;
+use super::stamp::{LATEST, Stamped as _};
+use crate::io::Time;
 
 /// Number of a destination.
 pub(crate) type DestId = u32;
@@ -88,8 +90,9 @@ pub(crate) mod dest_flag {
     pub(crate) const FIB_FAILED: u32 = 32;
 }
 
-struct Dest<N> {
-    net: N,
+struct Dest<N: Net> {
+    /// The prefix, and when a path of it came, went or changed, in seconds after [`Table::epoch`].
+    net: N::Stamped,
     /// What the kernel holds of us: an id of [`crate::fib`], 0: nothing.
     fib: u32,
     /// best: 12 bits, count: 12 bits, flags: 8 bits.
@@ -108,7 +111,7 @@ pub(crate) struct Replaced {
 }
 
 /// All destinations of one family.
-pub(crate) struct Table<N> {
+pub(crate) struct Table<N: Net> {
     index: HashTable<u32>,
     dests: Vec<Dest<N>>,
     free: Vec<DestId>,
@@ -124,6 +127,10 @@ pub(crate) struct Table<N> {
     pub(crate) empty: Vec<DestId>,
     seed: u64,
     paths: usize,
+    /// What stamps count from, seconds of the shell's clock.
+    epoch: u64,
+    /// Seconds since then.
+    now: u32,
 }
 
 impl<N: Net> Table<N> {
@@ -141,6 +148,8 @@ impl<N: Net> Table<N> {
             empty: Vec::new(),
             seed,
             paths: 0,
+            epoch: 0,
+            now: 0,
         }
     }
 
@@ -157,7 +166,7 @@ impl<N: Net> Table<N> {
     #[inline]
     pub(crate) fn find(&self, net: N) -> Option<DestId> {
         let dests = &self.dests;
-        self.index.find(net.hash(self.seed), |&i| dests[i as usize].net == net).copied()
+        self.index.find(net.hash(self.seed), |&i| dests[i as usize].net.is(net)).copied()
     }
 
     /// The number of a prefix, made if need be.
@@ -165,9 +174,10 @@ impl<N: Net> Table<N> {
     pub(crate) fn find_or_insert(&mut self, net: N) -> DestId {
         let hash = net.hash(self.seed);
         let dests = &mut self.dests;
-        if let Some(&i) = self.index.find(hash, |&i| dests[i as usize].net == net) {
+        if let Some(&i) = self.index.find(hash, |&i| dests[i as usize].net.is(net)) {
             return i;
         }
+        let net = N::Stamped::new(net, self.now);
         let dest = Dest { net, fib: 0, meta: (NO_BEST << 20) | dest_flag::USED, inline: NO_PATH };
         let id = if let Some(id) = self.free.pop() {
             dests[id as usize] = dest;
@@ -177,13 +187,45 @@ impl<N: Net> Table<N> {
             index32(dests.len() - 1)
         };
         let seed = self.seed;
-        self.index.insert_unique(hash, id, |&i| dests[i as usize].net.hash(seed));
+        self.index.insert_unique(hash, id, |&i| dests[i as usize].net.net().hash(seed));
         id
     }
 
     #[inline]
     pub(crate) fn net(&self, id: DestId) -> N {
-        self.dests[id as usize].net
+        self.dests[id as usize].net.net()
+    }
+
+    /// A path of the prefix came, went or changed.
+    #[inline]
+    pub(crate) fn touch(&mut self, id: DestId) {
+        self.dests[id as usize].net.set_stamp(self.now);
+    }
+
+    /// How long ago that was, in whole seconds.
+    pub(crate) fn unchanged_for(&self, id: DestId) -> Time {
+        Time::from_secs(self.now.saturating_sub(self.dests[id as usize].net.stamp()).into())
+    }
+
+    /// Time goes on. Stamps reach over 194 days: every half of that the old ones are moved, and lose what lies before.
+    #[inline]
+    pub(crate) fn tick(&mut self, now: Time) {
+        let since = now.as_secs().saturating_sub(self.epoch);
+        match u32::try_from(since) {
+            Ok(since) if since <= LATEST => self.now = since,
+            _ => self.move_stamps(since - u64::from(LATEST / 2)),
+        }
+    }
+
+    #[cold]
+    fn move_stamps(&mut self, by: u64) {
+        self.epoch += by;
+        self.now = LATEST / 2;
+        let by = u32::try_from(by).unwrap_or(LATEST);
+        for dest in &mut self.dests {
+            let stamp = dest.net.stamp().saturating_sub(by);
+            dest.net.set_stamp(stamp);
+        }
     }
 
     #[inline]
@@ -350,9 +392,9 @@ impl<N: Net> Table<N> {
     pub(crate) fn free_dest(&mut self, id: DestId) {
         let dest = &mut self.dests[id as usize];
         debug_assert_eq!(dest.count(), 0, "a destination with paths is in use");
-        let net = dest.net;
+        let net = dest.net.net();
         dest.meta = NO_BEST << 20;
-        dest.net = N::DEFAULT;
+        dest.net = N::Stamped::new(N::DEFAULT, 0);
         if let Ok(entry) = self.index.find_entry(net.hash(self.seed), |&i| i == id) {
             entry.remove();
         }
@@ -432,7 +474,7 @@ impl<N: Net> Table<N> {
     }
 }
 
-impl<N> Dest<N> {
+impl<N: Net> Dest<N> {
     #[inline]
     fn count(&self) -> u32 {
         (self.meta >> 8) & 0xfff
@@ -452,7 +494,7 @@ impl<N> Dest<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bird_packet::{Prefix, Prefix4};
+    use bird_packet::{Prefix, Prefix4, Prefix6};
 
     fn net(text: &str) -> Prefix4 {
         Prefix4::from_prefix(text.parse::<Prefix>().unwrap()).unwrap()
@@ -465,7 +507,39 @@ mod tests {
     #[test]
     fn an_ipv4_destination_is_half_a_cache_line() {
         assert_eq!(size_of::<Dest<Prefix4>>(), 32);
+        assert_eq!(size_of::<Dest<Prefix6>>(), 48);
         assert_eq!(size_of::<Path>(), 16);
+    }
+
+    #[test]
+    fn a_prefix_knows_when_it_changed_and_years_do_not_confuse_it() {
+        const DAY: u64 = 86_400;
+        let mut t = Table::new(7);
+        let at = |t: &mut Table<Prefix4>, secs| t.tick(Time::from_secs(secs));
+        at(&mut t, 100);
+        let old = t.find_or_insert(net("10.0.0.0/8"));
+        let young = t.find_or_insert(net("11.0.0.0/8"));
+        at(&mut t, 160);
+        t.touch(young);
+        at(&mut t, 161);
+        let ages = |t: &Table<Prefix4>| [old, young].map(|id| t.unchanged_for(id).as_secs());
+        assert_eq!(ages(&t), [61, 1]);
+        at(&mut t, 150 * DAY);
+        t.touch(young);
+        at(&mut t, 195 * DAY);
+        assert_eq!(ages(&t)[1], 45 * DAY);
+        assert!((90 * DAY..=195 * DAY).contains(&ages(&t)[0]), "{:?}: longer than it can say", ages(&t));
+        assert_eq!((t.net(old), t.find(net("11.0.0.0/8"))), (net("10.0.0.0/8"), Some(young)));
+        // A clock that began long ago, and one that stood still for years.
+        at(&mut t, 5000 * DAY);
+        t.touch(young);
+        at(&mut t, 5000 * DAY + 3);
+        assert_eq!(ages(&t)[1], 3);
+        let mut new = Table::<Prefix4>::new(7);
+        at(&mut new, 5000 * DAY);
+        let id = new.find_or_insert(net("10.0.0.0/8"));
+        at(&mut new, 5000 * DAY + 9);
+        assert_eq!(new.unchanged_for(id).as_secs(), 9);
     }
 
     #[test]

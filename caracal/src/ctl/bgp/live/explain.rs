@@ -6,7 +6,7 @@ use bird_speaker::view::{ExportView, PathView, Resolved};
 use serde_json::Value;
 
 use super::routes::{as_path, communities};
-use super::text::{Screen, fact, maybe, table, words};
+use super::text::{Screen, ago, fact, maybe, table, words};
 use super::{View, text_of, typed, unwrap};
 
 pub(super) const VIEW: View = View { single: true, arrange, key: |_| String::new(), render };
@@ -44,6 +44,10 @@ fn render(rows: &[Value], screen: &Screen) -> Result<String, String> {
                 screen,
             ),
         };
+    }
+    if let Some(path) = e.paths.first() {
+        out += "\n";
+        out += &fact("Changed", &format!("{} ago", ago(path.changed_ms)), screen);
     }
     for path in &e.paths {
         out += "\n";

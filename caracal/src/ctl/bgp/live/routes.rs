@@ -7,7 +7,7 @@ use bird_speaker::view::{AdvertisedView, AttrsView, PathView, Withheld};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::text::{Column, Screen, maybe, number, or_dash, table, words};
+use super::text::{Column, Screen, ago, maybe, number, or_dash, table, words};
 use super::{View, in_order, text_of, typed};
 
 pub(super) const PATHS: View = View { single: false, arrange: by_prefix, key, render: paths };
@@ -53,6 +53,7 @@ fn paths(rows: &[Value], screen: &Screen) -> Result<String, String> {
         words("WHY"),
     ];
     if screen.wide {
+        columns.push(words("CHANGED"));
         columns.extend(ATTRIBUTES);
     }
     let cells: Vec<Vec<String>> = rows
@@ -68,6 +69,7 @@ fn paths(rows: &[Value], screen: &Screen) -> Result<String, String> {
                 why(&path),
             ];
             if screen.wide {
+                cells.push(ago(path.changed_ms));
                 cells.extend(attributes(&path.attrs, path.path_id));
             }
             Ok(cells)
