@@ -141,15 +141,7 @@ impl RawPeer {
         limit: Duration,
         set: impl FnOnce(&Socket) -> io::Result<()> + Send + 'static,
     ) -> anyhow::Result<Self> {
-        let stream = space.run(move || -> io::Result<TcpStream> {
-            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_reuse_address(true)?;
-            set(&socket)?;
-            socket.bind(&SockAddr::from(SocketAddr::new(from, 0)))?;
-            socket.connect_timeout(&SockAddr::from(to), limit)?;
-            Ok(socket.into())
-        });
-        Self::over(stream.with_context(|| format!("raw: call from {from} to {to}"))?)
+        Self::over(dial(space, from, to, limit, set)?)
     }
 
     /// Over a connection that exists.
@@ -262,6 +254,25 @@ impl RawPeer {
         self.buffer.drain(..length);
         Ok(Some(heard))
     }
+}
+
+/// Calls `to` from `from`, with options on the socket first; given up after `limit`.
+pub fn dial(
+    space: &Namespace,
+    from: IpAddr,
+    to: SocketAddr,
+    limit: Duration,
+    set: impl FnOnce(&Socket) -> io::Result<()> + Send + 'static,
+) -> anyhow::Result<TcpStream> {
+    let stream = space.run(move || -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        set(&socket)?;
+        socket.bind(&SockAddr::from(SocketAddr::new(from, 0)))?;
+        socket.connect_timeout(&SockAddr::from(to), limit)?;
+        Ok(socket.into())
+    });
+    stream.with_context(|| format!("raw: call from {from} to {to}"))
 }
 
 /// One listener for the other side to call.

@@ -5,7 +5,9 @@
 
 mod attacks;
 mod calls;
+mod crossing;
 mod load;
+mod relay;
 mod restart;
 mod routes;
 mod scene;

@@ -224,7 +224,7 @@ fn b11_a_prefix_limit_warns_discards_or_resets() {
     assert!(dut.log().contains("prefix limit reached"), "{}", dut.log());
 }
 
-/// 100,000 routes come and go: a session with a hold time of 3 s stays meanwhile, and the memory comes back.
+/// 100,000 routes come and go ten times: a session with a hold time of 3 s stays meanwhile, and the memory comes back.
 #[test]
 fn b12_a_storm_of_routes_delays_no_keepalive_and_leaves_no_memory() {
     const ROUTES: u32 = 100_000;
@@ -240,7 +240,7 @@ fn b12_a_storm_of_routes_delays_no_keepalive_and_leaves_no_memory() {
     let mut peer = scene.session(10, &raw::open(65010, at(10)));
     let (all, none) = (many(65010, at(10), ROUTES, true), many(65010, at(10), ROUTES, false));
     let mut memory = Vec::new();
-    for round in 0..3 {
+    for round in 0..10 {
         for (bytes, wanted) in [(&all, ROUTES as usize), (&none, 0)] {
             peer.send(bytes).unwrap();
             let (limit, start) = (Duration::from_mins(1), Instant::now());
@@ -262,12 +262,24 @@ fn b12_a_storm_of_routes_delays_no_keepalive_and_leaves_no_memory() {
     println!("b12 | memory {memory:?} KiB, longest silence {:.2} s", table.longest_gap.as_secs_f64());
     assert_eq!(table.ended, None, "the session with the short hold time stays\n{}", scene.lab.logs(20));
     assert!(table.longest_gap < Duration::from_secs(3), "{:?}", table.longest_gap);
-    assert!(memory[2] < memory[0] + memory[0] / 10, "{memory:?}");
+    assert!(memory.iter().all(|m| *m <= memory[0] + memory[0] / 10), "{memory:?}");
 }
 
-/// One route that comes and goes 100 times a second: the kernel is told a few times a second, and the end is right.
+/// Routes that come and go 100 times a second, for four seconds.
 #[test]
 fn b13_a_flapping_route_costs_the_kernel_little() {
+    flap(Duration::from_secs(4));
+}
+
+/// The same for ten minutes.
+#[test]
+#[ignore = "takes ten minutes; `integration/check --long` runs it"]
+fn b13_a_route_that_flaps_for_ten_minutes_costs_the_kernel_little() {
+    flap(Duration::from_mins(10));
+}
+
+/// The kernel is told a few times a second, memory and processor stay, and the end is right.
+fn flap(length: Duration) {
     let scene = Scene::new("b13");
     let mut dut = scene.dut(&["address: 10.98.0.10, asNumber: 65010, passive: true", WITNESS]);
     let witness = scene.witness();
@@ -275,37 +287,48 @@ fn b13_a_flapping_route_costs_the_kernel_little() {
     announce(&mut peer, &[], "11.13.1.0/24");
     scene.route(&scene.dut, "11.13.1.0/24", Some("via 10.98.0.10"));
     let watch = RouteWatch::start(&scene.dut).unwrap();
-    let (flaps, pause, before) = (400u32, Duration::from_millis(5), cpu(&mut dut));
-    let start = Instant::now();
-    for flap in 0..flaps {
+    let (pause, before) = (Duration::from_millis(5), (cpu(&mut dut), resident(&mut dut)));
+    let (start, mut flaps) = (Instant::now(), 0u32);
+    let pace = |since: Instant, steps: u32| {
+        std::thread::sleep((since + pause * steps).saturating_duration_since(Instant::now()));
+    };
+    while start.elapsed() < length {
         // Both ways of flapping: gone and back, and by another next hop.
         announce(&mut peer, &[], "11.13.0.0/24");
-        let other = raw::attributes(&[65010], at(11 + u8::try_from(flap % 2).unwrap()));
+        let other = raw::attributes(&[65010], at(11 + u8::try_from(flaps % 2).unwrap()));
         peer.send(&raw::update(&other, &raw::nlri("11.13.2.0/24"))).unwrap();
-        std::thread::sleep(pause);
+        pace(start, 2 * flaps + 1);
         peer.send(&raw::withdraw(&raw::nlri("11.13.0.0/24"))).unwrap();
-        std::thread::sleep(pause);
+        flaps += 1;
+        pace(start, 2 * flaps);
     }
     let seconds = start.elapsed().as_secs_f64();
+    assert!(f64::from(flaps) > 90.0 * seconds, "{flaps} flaps in {seconds:.1} s are too few");
     announce(&mut peer, &[], "11.13.0.0/24");
+    let next_hop = format!("via {}", at(11 + u8::try_from((flaps - 1) % 2).unwrap()));
     let settled = scene.route(&scene.dut, "11.13.0.0/24", Some("via 10.98.0.10"));
-    scene.route(&scene.dut, "11.13.2.0/24", Some("via 10.98.0.12"));
+    scene.route(&scene.dut, "11.13.2.0/24", Some(&next_hop));
     witness.wait(SOON, |table| has(table, "11.13.0.0/24")).unwrap_or_else(|err| scene.fail(&err));
+    let after = (cpu(&mut dut), resident(&mut dut));
+    println!(
+        "b13 | {flaps} flaps in {seconds:.1} s: {:?} of CPU, memory {} -> {} KiB",
+        after.0.saturating_sub(before.0),
+        before.1,
+        after.1
+    );
     let changes = watch.take();
     for prefix in ["11.13.0.0/24", "11.13.2.0/24"] {
         let count =
             u32::try_from(changes.iter().filter(|c| c.route.dst.to_string() == prefix).count()).unwrap();
         let rate = f64::from(count) / seconds;
-        println!(
-            "b13 | {prefix}: {count} kernel changes in {seconds:.1} s, {rate:.1}/s; {:?} of CPU",
-            cpu(&mut dut).saturating_sub(before)
-        );
-        assert!(rate <= 12.0, "{prefix}: {rate:.1} changes a second");
+        println!("b13 | {prefix}: {count} kernel changes, {rate:.1}/s");
+        assert!(rate <= 10.0, "{prefix}: {rate:.1} changes a second");
     }
     assert!(
         !changes.iter().any(|c| c.route.dst.to_string() == "11.13.1.0/24"),
         "its neighbour is not touched"
     );
+    assert!(after.1 <= before.1 + 1024, "memory grows: {before:?} {after:?}");
     assert!(settled < Duration::from_secs(3), "{settled:?}");
     assert!(!dut.log().contains("somebody removed"), "{}", dut.log());
 }
@@ -358,7 +381,6 @@ fn b14_next_hops_are_followed_as_links_and_routes_change() {
     step("ip link set side up", "11.14.3.0/24", Some("via 10.77.0.9 dev side"));
     step("ip link del side", "11.14.3.0/24", None);
     witness.wait(SOON, |table| hasnt(table, "11.14.3.0/24")).unwrap_or_else(|err| scene.fail(&err));
-    // `ip` itself takes 10 ms; a busy machine more.
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert!(slowest < Duration::from_millis(200), "{slowest:?}");
     assert!(route(&scene.dut, "11.14.9.0/24").is_some());
 }
