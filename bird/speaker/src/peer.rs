@@ -203,7 +203,8 @@ impl Peer {
     /// Whether we call it.
     pub(crate) fn is_called(&self) -> bool {
         let waits = self.config.passive && self.config.patience.is_none();
-        self.is_wanted() && !waits && self.range.is_none()
+        let known = !self.config.address.is_unspecified();
+        self.is_wanted() && known && !waits && self.range.is_none()
     }
 
     /// How long it is given to call before we do.

@@ -30,7 +30,7 @@ pub(crate) fn reset_field(
         (old.address != new.address, "address"),
         (old.interface != new.interface, "interface"),
         (old.port != new.port, "port"),
-        (old.remote_as != new.remote_as, "remote_as"),
+        ((old.remote_as, old.remote_external) != (new.remote_as, new.remote_external), "remote_as"),
         (old.families != new.families, "families"),
         (old.enabled != new.enabled, "enabled"),
         (old.source_address != new.source_address, "source_address"),

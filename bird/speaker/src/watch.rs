@@ -52,7 +52,8 @@ pub enum RestartStanding {
 impl Speaker {
     /// The peers that are to be watched now; changes with [`Speaker::configure`] and when sessions come and go.
     pub fn watched(&self, now: Time) -> impl Iterator<Item = Watched<'_>> {
-        let wanted = self.peers.iter().flatten().filter(|p| p.is_wanted());
+        let wanted =
+            self.peers.iter().flatten().filter(|p| p.is_wanted() && !p.config.address.is_unspecified());
         wanted.filter_map(move |peer| {
             let conn = peer.established.and_then(|at| self.conns.get(at));
             let waiting = || {

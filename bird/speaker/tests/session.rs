@@ -208,6 +208,32 @@ fn strangers_are_refused_and_ranges_welcome_them() {
     assert!(world.nodes[0].speaker.as_ref().unwrap().peer_views().is_empty(), "it goes with its session");
 }
 
+/// The shell finds out later where the peer is, and perhaps that it moved.
+#[test]
+fn a_peer_without_an_address_waits_for_one_and_nobody_else_notices() {
+    let nowhere = |number| PeerConfig {
+        address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+        remote_as: 0,
+        remote_external: true,
+        ..peer(number, 0)
+    };
+    let with = |first: PeerConfig| node(0, 65000, vec![first, peer(2, 65002)]);
+    let mut world = World::of(vec![
+        with(nowhere(1)),
+        node(1, 65001, vec![peer(0, 65000)]),
+        node(2, 65002, vec![peer(0, 65000)]),
+    ]);
+    world.until(secs(6), "the other session", |w| w.up(0, 2));
+    world.run(secs(10));
+    assert_eq!(world.state(0, 1), State::Active);
+    world.configure(0, with(PeerConfig { remote_as: 0, remote_external: true, ..peer(1, 0) }));
+    world.until(secs(6), "session", |w| w.up(0, 1));
+    world.configure(0, with(nowhere(1)));
+    world.run(millis(100));
+    assert!(!world.up(0, 1) && world.up(0, 2));
+    assert!(!world.nodes[0].events.iter().any(|e| matches!(e, Event::Down { peer, .. } if &**peer == "n2")));
+}
+
 #[test]
 fn what_bfd_or_the_link_says_counts_at_once() {
     for (why, kept) in [(Witness::Bfd, 0), (Witness::BfdOfControlPlane, 1), (Witness::Link, 0)] {

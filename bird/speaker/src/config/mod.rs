@@ -94,14 +94,16 @@ impl Default for Local {
 pub struct PeerConfig {
     /// Unique name, stable over reconfigurations: it is the identity of the session.
     pub name: String,
-    /// Address to call and to be called from.
+    /// Address to call and to be called from. The unspecified one: not known yet, so nobody is called and nobody is it.
     pub address: IpAddr,
     /// Interface of a link-local peer.
     pub interface: Option<String>,
     /// TCP port to call.
     pub port: u16,
-    /// The peer's AS. 0 accepts any (dynamic neighbours only).
+    /// The peer's AS. 0 accepts any (dynamic neighbours, and with `remote_external`).
     pub remote_as: u32,
+    /// With `remote_as` 0: any AS but the one that we show.
+    pub remote_external: bool,
     /// AS that this session shows instead of [`Local::asn`].
     pub local_as: Option<u32>,
     /// Families to offer.
@@ -188,6 +190,7 @@ impl Default for PeerConfig {
             interface: None,
             port: 179,
             remote_as: 0,
+            remote_external: false,
             local_as: None,
             families: Families { ipv4: true, ipv6: false },
             passive: false,

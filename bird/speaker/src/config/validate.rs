@@ -52,7 +52,7 @@ impl Config {
             if !names.insert(name) {
                 fail(name, "name", "two peers have this name".into(), "rename one of them");
             }
-            if peer.remote_as == 0 {
+            if peer.remote_as == 0 && !peer.remote_external {
                 fail(name, "remote_as", "AS 0 is reserved (RFC 7607)".into(), "set the peer's AS number");
             }
             if peer.hold_time != 0 && peer.hold_time < 3 {

@@ -123,6 +123,9 @@ pub(crate) fn judge(config: &PeerConfig, local: &Local, open: &OpenMessage) -> R
         return Err(Notification::new(2, 2)); // Bad Peer AS
     }
     let internal = open.asn == config.effective_local_as(local);
+    if internal && config.remote_external {
+        return Err(Notification::new(2, 2));
+    }
     if internal && open.router_id == local.router_id {
         return Err(Notification::with_data(2, 3, &open.router_id.octets())); // RFC 6286 §2.2
     }
@@ -266,6 +269,11 @@ mod tests {
         assert_eq!(code(&twin, &config), None);
         let inside = PeerConfig { remote_as: 64512, ..config.clone() };
         assert_eq!(code(&OpenMessage { asn: 64512, ..twin }, &inside), Some((2, 3)));
+        let external = PeerConfig { remote_as: 0, remote_external: true, ..config.clone() };
+        assert_eq!(code(&their_open(), &external), None);
+        assert_eq!(code(&OpenMessage { asn: 64512, ..their_open() }, &external), Some((2, 2)), "our own AS");
+        let shown = PeerConfig { local_as: Some(65001), ..external };
+        assert_eq!(code(&their_open(), &shown), Some((2, 2)), "the AS that we show there");
         let only_v6 = PeerConfig { families: Families { ipv4: false, ipv6: true }, ..config };
         let only_v4 = OpenMessage { capabilities: Vec::new(), ..their_open() };
         assert_eq!(code(&only_v4, &only_v6), Some((2, 7)));

@@ -52,6 +52,9 @@ pub struct Said {
 pub struct SettingsView {
     /// The AS that it should have; 0: any.
     pub remote_as: u32,
+    /// Any but ours.
+    #[serde(default)]
+    pub remote_external: bool,
     /// Families offered.
     pub families: Vec<String>,
     /// Address that we call from, and take calls at.
@@ -184,6 +187,7 @@ impl Speaker {
             peer: self.peer_view(peer, census.told()),
             settings: SettingsView {
                 remote_as: config.remote_as,
+                remote_external: config.remote_external,
                 families: Family::ALL
                     .into_iter()
                     .zip([config.families.ipv4, config.families.ipv6])
