@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use caracal_model::GoDuration;
-use caracal_model::annotation::{BfdFailure, BgpSettings};
+use caracal_model::annotation::{BfdFailure, BgpSettings, Discovery};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -155,11 +155,15 @@ pub struct Peer {
     /// Where the peering comes from.
     #[serde(rename = "type")]
     pub kind: PeerType,
-    /// The peer's address.
+    /// The peer's address; the unspecified one of a peer that the node finds by itself.
+    #[serde(skip_serializing_if = "is_unspecified")]
     pub address: IpAddr,
+    /// How the node finds it, from the annotations `caracal.io/interface` and `caracal.io/default-gateway`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discover: Option<Discovery>,
     /// The peer's port; 179 if none.
     pub port: Option<u16>,
-    /// The peer's AS.
+    /// The peer's AS; 0: any but ours.
     pub as_number: u32,
     /// Our AS on this session, where it differs from the node's.
     pub local_as_number: Option<u32>,
@@ -208,6 +212,22 @@ pub struct Peer {
     /// The BGPPeer object behind this peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bgp_peer: Option<String>,
+}
+
+impl Peer {
+    /// Whether its session carries routes of a family.
+    pub fn carries(&self, family: Family) -> bool {
+        match &self.discover {
+            // An unnumbered link has one session for both families.
+            Some(Discovery::Interface(_)) => true,
+            Some(Discovery::DefaultGateway(_)) | None => Family::of(self.address) == family,
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_unspecified(address: &IpAddr) -> bool {
+    address.is_unspecified()
 }
 
 /// How a peer is watched.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use caracal_model::annotation::BgpSettings;
+use caracal_model::annotation::{BgpSettings, Discovery, RemoteAs};
 use caracal_model::selector::Selector;
 use caracal_model::{BlockAffinityValue, Key, Kind, Resource, Value, prefix};
 use ipnet::IpNet;
@@ -79,9 +79,19 @@ pub(crate) enum Locals {
 /// Whom a BGPPeer names.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Remote {
-    Address { ip: IpAddr, port: Option<u16>, reachable_by: Option<IpAddr> },
+    Address {
+        ip: IpAddr,
+        port: Option<u16>,
+        reachable_by: Option<IpAddr>,
+    },
     Selector(Selector),
     Workloads(Selector),
+    /// The node finds it. Nodes that run Calico look at the selector, which must match none of them.
+    Found {
+        by: Discovery,
+        remote_as: RemoteAs,
+        selector: Option<Selector>,
+    },
 }
 
 /// A BGPPeer.

@@ -17,6 +17,7 @@
 mod config;
 mod derive;
 mod facts;
+mod found;
 mod parse;
 mod peers;
 mod place;

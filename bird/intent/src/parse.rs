@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use caracal_model::annotation::{self, BgpSettings};
+use caracal_model::annotation::{self, BgpSettings, DEFAULT_GATEWAY, INTERFACE};
 use caracal_model::selector::Selector;
 use caracal_model::{
     BgpConfiguration, BgpConfigurationSpec, BgpFilter, BgpFilterAction, BgpFilterOperation, BgpFilterRule,
-    BgpPassword, BgpPeer, BindMode, EncapMode, FilterPeerType, IpPool, Kind, Node, ProgramClusterRoutes,
-    ReversePeering, ServiceAggregation, SourceAddress, WorkloadEndpoint, duration::GoDuration,
+    BgpPassword, BgpPeer, BgpPeerSpec, BindMode, EncapMode, FilterPeerType, IpPool, Kind, Node,
+    ProgramClusterRoutes, ReversePeering, ServiceAggregation, SourceAddress, WorkloadEndpoint,
+    duration::GoDuration,
 };
 use ipnet::IpNet;
 
@@ -21,6 +22,7 @@ use crate::facts::{
     Annotations, ConfigFact, Encapsulation, Locals, NodeFact, PeerFact, PoolFact, Programs, Remote,
     WorkloadFact,
 };
+use crate::found;
 
 /// Narrows what a peer is told.
 const EXPORT_ANNOTATION: &str = "caracal.io/export";
@@ -33,9 +35,9 @@ pub(crate) struct BadField {
     pub(crate) fix: &'static str,
 }
 
-type Result<T> = std::result::Result<T, BadField>;
+pub(crate) type Result<T> = std::result::Result<T, BadField>;
 
-fn bad<T>(field: impl Into<String>, reason: impl Into<String>, fix: &'static str) -> Result<T> {
+pub(crate) fn bad<T>(field: impl Into<String>, reason: impl Into<String>, fix: &'static str) -> Result<T> {
     Err(BadField { field: field.into(), reason: reason.into(), fix })
 }
 
@@ -64,8 +66,7 @@ pub(crate) fn node(node: &Node) -> Result<NodeFact> {
 
 pub(crate) fn peer(peer: &BgpPeer) -> Result<PeerFact> {
     let spec = &peer.spec;
-    let word = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
-    let locals = match (word(&spec.node), word(&spec.node_selector)) {
+    let locals = match (word(spec.node.as_ref()), word(spec.node_selector.as_ref())) {
         (Some(_), Some(_)) => {
             return bad("spec.node", "is set together with nodeSelector", "keep one of the two");
         }
@@ -73,47 +74,21 @@ pub(crate) fn peer(peer: &BgpPeer) -> Result<PeerFact> {
         (None, Some(text)) => Locals::Selector(selector(&text, "spec.nodeSelector")?),
         (None, None) => Locals::All,
     };
-    let remote = match (word(&spec.peer_ip), word(&spec.peer_selector), word(&spec.local_workload_selector)) {
-        (Some(text), None, None) => {
-            let (ip, port) = address_and_port(&text)?;
-            let reachable_by = match word(&spec.reachable_by) {
-                None => None,
-                Some(via) => {
-                    let field = "spec.reachableBy";
-                    let via: IpAddr = parse(&via, field, "write the address of a gateway")?;
-                    if via.is_ipv4() != ip.is_ipv4() {
-                        return bad(
-                            field,
-                            "is of another family than peerIP",
-                            "write a gateway of the peer's family",
-                        );
-                    }
-                    Some(via)
-                }
-            };
-            Remote::Address { ip, port, reachable_by }
-        }
-        (None, Some(text), None) => Remote::Selector(selector(&text, "spec.peerSelector")?),
-        (None, None, Some(text)) => {
-            if spec.as_number.is_none() {
-                return bad(
-                    "spec.asNumber",
-                    "is needed with localWorkloadSelector",
-                    "write the AS of the workloads",
-                );
-            }
-            Remote::Workloads(selector(&text, "spec.localWorkloadSelector")?)
-        }
-        (None, None, None) => {
+    let fields = (
+        word(spec.peer_ip.as_ref()),
+        word(spec.peer_selector.as_ref()),
+        word(spec.local_workload_selector.as_ref()),
+    );
+    let remote = match (found::found(peer)?, fields) {
+        (Some(found), (None, selector, None)) => found::remote(found, selector.as_deref(), spec.as_number)?,
+        (Some(_), _) => {
             return bad(
-                "spec.peerIP",
-                "is missing, and there is no selector either",
-                "write the peer's address",
+                "spec",
+                format!("says who the peer is, and so does {INTERFACE} or {DEFAULT_GATEWAY}"),
+                "remove peerIP and localWorkloadSelector, or the annotation",
             );
         }
-        _ => {
-            return bad("spec.peerIP", "is set together with a selector of peers", "keep one of the two");
-        }
+        (None, fields) => configured(spec, fields)?,
     };
     let export = match peer.metadata.annotations.get(EXPORT_ANNOTATION).map(|v| v.trim()) {
         None | Some("" | "all") => None,
@@ -155,6 +130,59 @@ pub(crate) fn peer(peer: &BgpPeer) -> Result<PeerFact> {
         manual_reverse: spec.reverse_peering == Some(ReversePeering::Manual),
         export,
         annotations: annotations(Kind::BgpPeer, &peer.metadata.annotations),
+    })
+}
+
+fn word(text: Option<&String>) -> Option<String> {
+    text.filter(|t| !t.is_empty()).cloned()
+}
+
+/// Whom the fields peerIP, peerSelector and localWorkloadSelector name.
+fn configured(
+    spec: &BgpPeerSpec,
+    fields: (Option<String>, Option<String>, Option<String>),
+) -> Result<Remote> {
+    Ok(match fields {
+        (Some(text), None, None) => {
+            let (ip, port) = address_and_port(&text)?;
+            let reachable_by = match word(spec.reachable_by.as_ref()) {
+                None => None,
+                Some(via) => {
+                    let field = "spec.reachableBy";
+                    let via: IpAddr = parse(&via, field, "write the address of a gateway")?;
+                    if via.is_ipv4() != ip.is_ipv4() {
+                        return bad(
+                            field,
+                            "is of another family than peerIP",
+                            "write a gateway of the peer's family",
+                        );
+                    }
+                    Some(via)
+                }
+            };
+            Remote::Address { ip, port, reachable_by }
+        }
+        (None, Some(text), None) => Remote::Selector(selector(&text, "spec.peerSelector")?),
+        (None, None, Some(text)) => {
+            if spec.as_number.is_none() {
+                return bad(
+                    "spec.asNumber",
+                    "is needed with localWorkloadSelector",
+                    "write the AS of the workloads",
+                );
+            }
+            Remote::Workloads(selector(&text, "spec.localWorkloadSelector")?)
+        }
+        (None, None, None) => {
+            return bad(
+                "spec.peerIP",
+                "is missing, and there is no selector either",
+                "write the peer's address",
+            );
+        }
+        _ => {
+            return bad("spec.peerIP", "is set together with a selector of peers", "keep one of the two");
+        }
     })
 }
 
@@ -496,7 +524,7 @@ fn cidr(text: &str, field: &str) -> Result<IpNet> {
     Ok(address_of(text, field)?.trunc())
 }
 
-fn selector(text: &str, field: &str) -> Result<Selector> {
+pub(crate) fn selector(text: &str, field: &str) -> Result<Selector> {
     match Selector::parse(text) {
         Ok(selector) => Ok(selector),
         Err(err) => bad(field, format!("is no selector: {err}"), "correct the selector"),

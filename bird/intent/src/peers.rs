@@ -1,10 +1,11 @@
 //! Who a node's peers are: mesh, BGPPeers, their mirrors, and workloads that speak BGP.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use caracal_model::GoDuration;
-use caracal_model::annotation::{BfdFailure, BgpSettings};
+use caracal_model::annotation::{BfdFailure, BgpSettings, Discovery, GatewayFamily, RemoteAs};
+use caracal_model::selector::Selector;
 use ipnet::IpNet;
 
 use crate::config::{
@@ -29,6 +30,8 @@ pub(crate) struct Found {
 struct Peering<'a> {
     kind: PeerType,
     address: IpAddr,
+    /// How the node finds the address.
+    discover: Option<&'a Discovery>,
     port: Option<u16>,
     as_number: u32,
     /// Local AS and how often it may occur: only where the peer is given by address.
@@ -46,8 +49,11 @@ struct Search<'a> {
     node: &'a str,
     global: &'a ConfigFact,
     global_as: u32,
-    found: BTreeMap<(IpAddr, Option<u16>), Peering<'a>>,
+    found: BTreeMap<Place<'a>, Peering<'a>>,
 }
+
+/// What makes two peerings one.
+type Place<'a> = (IpAddr, Option<u16>, Option<&'a Discovery>);
 
 /// Finds the peers of `node`.
 #[allow(clippy::too_many_arguments, reason = "one caller, and a struct would only rename its locals")]
@@ -84,8 +90,9 @@ pub(crate) fn find(
         if let (Some(via), true) = (peering.reachable_by, peering.by_address) {
             host_routes.push(HostRoute { destination: IpNet::from(peering.address), via });
         }
-        let own_address = own.address(Family::of(peering.address));
-        if let Some(own_address) = own_address.filter(|a| *a != peering.address) {
+        let own_address = own.address(Family::of(peering.address)).filter(|a| *a != peering.address);
+        let unnumbered = matches!(peering.discover, Some(Discovery::Interface(_)));
+        if own_address.is_some() || unnumbered {
             peers.push(peer(facts, peering, own_address, own, node_as, env, problems));
         }
     }
@@ -117,7 +124,9 @@ fn bfd(peer: &Peer, own: &NodeFact, settings: &BgpSettings) -> Option<Bfd> {
         Family::Ipv6 => own.v6,
     };
     let link_local = matches!(peer.address, IpAddr::V6(a) if a.is_unicast_link_local());
+    // A gateway is on the link.
     let on_link = link_local
+        || peer.discover.is_some()
         || peer.kind == PeerType::LocalWorkload
         || peer.reachable_by.is_none() && subnet.is_some_and(|s| s.contains(&peer.address));
     Some(Bfd {
@@ -133,8 +142,10 @@ fn bfd(peer: &Peer, own: &NodeFact, settings: &BgpSettings) -> Option<Bfd> {
 /// The filters that `peers` name, in the directions and families in which they name them.
 pub(crate) fn filters_in_use(facts: &Facts, peers: &[Peer]) -> BTreeMap<String, Filter> {
     let mut used: BTreeMap<String, Filter> = BTreeMap::new();
-    for peer in peers {
-        let family = Family::of(peer.address);
+    let carried = peers.iter().flat_map(|peer| {
+        [Family::Ipv4, Family::Ipv6].into_iter().filter(|f| peer.carries(*f)).map(move |f| (peer, f))
+    });
+    for (peer, family) in carried {
         for (direction, names) in
             [(Direction::Import, &peer.import_filters), (Direction::Export, &peer.export_filters)]
         {
@@ -173,6 +184,7 @@ impl<'a> Search<'a> {
                 let peering = Peering {
                     kind,
                     address: *ip,
+                    discover: None,
                     port,
                     as_number,
                     by_address: true,
@@ -191,6 +203,9 @@ impl<'a> Search<'a> {
                     }
                 }
             }
+            Remote::Found { by, remote_as, selector } => {
+                self.add_found(kind, by, *remote_as, selector.as_ref(), name, fact, problems);
+            }
             Remote::Workloads(selector) => {
                 let addresses: Vec<IpAddr> = self
                     .facts
@@ -203,6 +218,7 @@ impl<'a> Search<'a> {
                     let peering = Peering {
                         kind: PeerType::LocalWorkload,
                         address,
+                        discover: None,
                         port: None,
                         as_number: fact.as_number.unwrap_or(self.global_as),
                         by_address: true,
@@ -216,6 +232,73 @@ impl<'a> Search<'a> {
                 }
             }
         }
+    }
+
+    /// A peer that the node finds. Nodes that run Calico must make nothing of the same object.
+    #[allow(clippy::too_many_arguments, reason = "one caller, and a struct would only rename its locals")]
+    fn add_found(
+        &mut self,
+        kind: PeerType,
+        by: &'a Discovery,
+        remote_as: RemoteAs,
+        selector: Option<&Selector>,
+        name: &'a str,
+        fact: &'a PeerFact,
+        problems: &mut Vec<Problem>,
+    ) {
+        let as_of = |node: &NodeFact| node.as_number.unwrap_or(self.global_as);
+        let mut refuse = |field: &str, reason: String| {
+            problems.push(Problem {
+                object: format!("BGPPeer({name})"),
+                field: field.into(),
+                reason: format!("{reason}, so it is not followed"),
+                fix: "write peerSelector: \"!all()\" and the peer's AS as caracal.io/remote-as".into(),
+            });
+        };
+        let meant = self.facts.nodes.iter().find(|(_, n)| match (selector, remote_as) {
+            (Some(selector), _) => selector.matches(&n.labels),
+            (None, RemoteAs::Number(number)) => as_of(n) == number,
+            (None, _) => false,
+        });
+        match (meant, selector) {
+            (Some((node, _)), Some(_)) => {
+                return refuse(
+                    "spec.peerSelector",
+                    format!("selects the node {node} beside the peer to be found"),
+                );
+            }
+            (Some((node, _)), None) => {
+                let why = format!("is the AS of the node {node}: nodes that run Calico would peer with it");
+                return refuse("spec.asNumber", why);
+            }
+            (None, _) => {}
+        }
+        let own_as = self.facts.nodes.get(self.node).map_or(self.global_as, as_of);
+        let as_number = match remote_as {
+            RemoteAs::Number(number) => number,
+            RemoteAs::External => 0,
+            RemoteAs::Internal => fact.local_as_number.unwrap_or(own_as),
+        };
+        let address: IpAddr = match by {
+            Discovery::DefaultGateway(GatewayFamily::Ipv4) => Ipv4Addr::UNSPECIFIED.into(),
+            Discovery::DefaultGateway(GatewayFamily::Ipv6) | Discovery::Interface(_) => {
+                Ipv6Addr::UNSPECIFIED.into()
+            }
+        };
+        let peering = Peering {
+            kind,
+            address,
+            discover: Some(by),
+            port: None,
+            as_number,
+            by_address: true,
+            calico_node: false,
+            cluster_id: None,
+            reachable_by: None,
+            name,
+            fact,
+        };
+        self.add(peering, Some(problems));
     }
 
     /// The other side of a BGPPeer that names this node as the peer.
@@ -233,7 +316,7 @@ impl<'a> Search<'a> {
                 });
                 (here, ip.is_ipv4(), ip.is_ipv6())
             }
-            Remote::Workloads(_) => return,
+            Remote::Workloads(_) | Remote::Found { .. } => return,
         };
         if !remote {
             return;
@@ -267,6 +350,7 @@ impl<'a> Search<'a> {
             let peering = Peering {
                 kind,
                 address,
+                discover: None,
                 port: self.listen_port(other),
                 as_number: node.as_number.unwrap_or(self.global_as),
                 by_address: false,
@@ -282,7 +366,7 @@ impl<'a> Search<'a> {
 
     /// Adds a peering unless there is one for the same address and port.
     fn add(&mut self, peering: Peering<'a>, problems: Option<&mut Vec<Problem>>) {
-        let key = (peering.address, peering.port);
+        let key = (peering.address, peering.port, peering.discover);
         match self.found.get(&key) {
             None => {
                 self.found.insert(key, peering);
@@ -291,13 +375,18 @@ impl<'a> Search<'a> {
                 if let Some(problems) =
                     problems.filter(|_| first.name != peering.name && first.fact != peering.fact)
                 {
-                    let port = peering.port.map_or(String::new(), |p| format!(" port {p}"));
+                    let who = match (peering.discover, peering.port) {
+                        (Some(Discovery::Interface(name)), _) => format!("on {name}"),
+                        (Some(Discovery::DefaultGateway(_)), _) => "at the default gateway".to_owned(),
+                        (None, Some(port)) => format!("{} port {port}", peering.address),
+                        (None, None) => peering.address.to_string(),
+                    };
                     problems.push(Problem {
                         object: format!("BGPPeer({})", peering.name),
                         field: "spec".into(),
                         reason: format!(
-                            "names the peer {}{port} that BGPPeer({}) already names; the latter is followed",
-                            peering.address, first.name
+                            "names the peer {who} that BGPPeer({}) already names; the latter is followed",
+                            first.name
                         ),
                         fix: "delete one of the two, or give them different nodes".into(),
                     });
@@ -366,6 +455,7 @@ fn mesh(
                     name: peer_name("Mesh", address, None),
                     kind: PeerType::Mesh,
                     address,
+                    discover: None,
                     port: specific.or(global.listen_port),
                     as_number,
                     local_as_number: None,
@@ -399,14 +489,16 @@ fn mesh(
 fn peer(
     facts: &Facts,
     peering: &Peering<'_>,
-    own_address: IpAddr,
+    own_address: Option<IpAddr>,
     own: &NodeFact,
     node_as: u32,
     env: &Env,
     problems: &mut Vec<Problem>,
 ) -> Peer {
     let Peering { fact, address, kind, .. } = *peering;
-    let family = Family::of(address);
+    let unnumbered = matches!(peering.discover, Some(Discovery::Interface(_)));
+    let families =
+        if unnumbered { [Some(Family::Ipv4), Some(Family::Ipv6)] } else { [Some(Family::of(address)), None] };
     let workload = kind == PeerType::LocalWorkload;
     let local_as_number = fact.local_as_number.filter(|_| peering.by_address);
     let internal = peering.as_number == local_as_number.unwrap_or(node_as);
@@ -422,16 +514,25 @@ fn peer(
     let password_ref = readable(fact.password.as_ref(), &object, "spec.password", env, problems);
     problems.extend(fact.annotations.problems(&object));
     Peer {
-        name: peer_name(prefix, address, peering.port),
+        name: match peering.discover {
+            Some(Discovery::Interface(name)) => format!("{prefix}_interface_{name}"),
+            Some(Discovery::DefaultGateway(GatewayFamily::Ipv4)) => format!("{prefix}_gateway_ipv4"),
+            Some(Discovery::DefaultGateway(GatewayFamily::Ipv6)) => format!("{prefix}_gateway_ipv6"),
+            None => peer_name(prefix, address, peering.port),
+        },
         kind,
         address,
+        discover: peering.discover.cloned(),
         port: peering.port,
         as_number: peering.as_number,
         local_as_number,
         internal,
         passive: workload
-            || kind == PeerType::Global && peering.calico_node && after_as_text(address, own_address),
-        source_address: Some(own_address).filter(|_| fact.use_node_ip && !workload),
+            || kind == PeerType::Global
+                && peering.calico_node
+                && own_address.is_some_and(|own| after_as_text(address, own)),
+        // An unnumbered link has an address of its own.
+        source_address: own_address.filter(|_| fact.use_node_ip && !workload && !unnumbered),
         ttl_security: fact.ttl_security,
         multihop: fact.ttl_security.unwrap_or(MULTIHOP),
         password: password_ref.is_some(),
@@ -442,8 +543,8 @@ fn peer(
         keepalive_seconds: fact.keepalive_seconds.filter(|_| !workload),
         allow_local_as: fact.allow_local_as.filter(|_| peering.by_address),
         next_hop,
-        import_filters: filters(facts, fact, Direction::Import, family),
-        export_filters: filters(facts, fact, Direction::Export, family),
+        import_filters: filters(facts, fact, Direction::Import, families),
+        export_filters: filters(facts, fact, Direction::Export, families),
         reachable_by: peering.reachable_by,
         export: fact.export,
         bfd: None,
@@ -458,11 +559,20 @@ fn peer(
 
 /// The filters of a peering that exist and have a rule here. One that cannot be read refuses everything: letting
 /// routes through that it may have been written to stop would be the worse surprise.
-fn filters(facts: &Facts, fact: &PeerFact, direction: Direction, family: Family) -> Vec<String> {
+fn filters(
+    facts: &Facts,
+    fact: &PeerFact,
+    direction: Direction,
+    families: [Option<Family>; 2],
+) -> Vec<String> {
+    let has_rules = |filter: &Filter| {
+        families.into_iter().flatten().any(|family| !filter.rules(direction, family).is_empty())
+    };
+
     fact.filters
         .iter()
         .filter(|name| match facts.filters.get(*name) {
-            Some(FilterFact::Rules(filter)) => !filter.rules(direction, family).is_empty(),
+            Some(FilterFact::Rules(filter)) => has_rules(filter),
             Some(FilterFact::Unreadable) => true,
             None => false,
         })

@@ -3,6 +3,8 @@
 //! [`TABLE`] is the one list: what is valid where, and what it means. `docs/annotations.md` shows the same rows, which a
 //! test holds. Read an object's annotations with [`BgpSettings::read`].
 
+mod discovery;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -10,6 +12,9 @@ use serde::Serialize;
 
 use crate::duration::GoDuration;
 use crate::kind::Kind;
+
+pub use discovery::{DEFAULT_GATEWAY, Discovery, GatewayFamily, INTERFACE, REMOTE_AS, RemoteAs};
+use discovery::{default_gateway, interface, remote_as};
 
 /// What every annotation of ours begins with.
 pub const PREFIX: &str = "caracal.io/";
@@ -256,6 +261,27 @@ pub const TABLE: &[Annotation] = &[
         effect: "never call the peer, only be called; counts where spec.peerIP names a router that is no node",
     },
     Annotation {
+        name: INTERFACE,
+        on: On::Peer,
+        takes: "the name of an interface",
+        default: "none",
+        effect: "the peer is the router that advertises itself on this interface (RFC 4861); see below",
+    },
+    Annotation {
+        name: DEFAULT_GATEWAY,
+        on: On::Peer,
+        takes: "ipv4 or ipv6",
+        default: "none",
+        effect: "the peer is the gateway of the node's default route of this family; see below",
+    },
+    Annotation {
+        name: REMOTE_AS,
+        on: On::Peer,
+        takes: "a number from 1 to 4294967295, external or internal",
+        default: "spec.asNumber",
+        effect: "the AS of a peer that is found: this one, any but the node's, or the node's; see below",
+    },
+    Annotation {
         name: "caracal.io/ecmp",
         on: On::Configuration,
         takes: "a number from 1 to 64",
@@ -425,7 +451,8 @@ settings! {
 
 impl BgpSettings {
     /// Reads the annotations of an object. What cannot be followed is left out and named; unknown ones are no error here,
-    /// see [`unknown`]. An empty value says nothing. `caracal.io/export` is checked, and read by whoever exports.
+    /// see [`unknown`]. An empty value says nothing. `caracal.io/export` is checked, and read by whoever exports; the same with
+    /// those that say who the peer is, see [`Discovery`].
     pub fn read(kind: Kind, annotations: &BTreeMap<String, String>) -> (BgpSettings, Vec<Refused>) {
         let mut settings = BgpSettings::default();
         let mut refused = Vec::new();
@@ -500,6 +527,9 @@ impl BgpSettings {
             "graceful-shutdown" => self.graceful_shutdown = Some(on_off(text)?),
             "shutdown" => self.shutdown = Some(on_off(text)?),
             "passive" => self.passive = Some(on_off(text)?),
+            "interface" => drop(interface(text)?),
+            "default-gateway" => drop(default_gateway(text)?),
+            "remote-as" => drop(remote_as(text)?),
             "ecmp" => self.ecmp = Some(number::<u8>(text, 1).filter(|n| *n <= 64)?),
             _ => return None,
         }
@@ -577,8 +607,17 @@ mod tests {
             ("graceful-shutdown", &["on", "off"], &["yes"]),
             ("shutdown", &["on", "off"], &["yes"]),
             ("passive", &["on", "off"], &["yes"]),
+            ("interface", &["eth0", "bond0.100"], &["a b", "a/b", "with:colon", "sixteen-letters-", ".."]),
+            ("default-gateway", &["ipv4", "ipv6"], &["IPv4", "both", "10.0.0.1"]),
+            (
+                "remote-as",
+                &["1", "4294967295", "external", "internal"],
+                &["0", "4294967296", "any", "64512.1"],
+            ),
             ("ecmp", &["1", "64"], &["0", "65", "300"]),
         ];
+        // Checked here, read elsewhere.
+        let apart = ["export", "interface", "default-gateway", "remote-as"];
         let names: Vec<String> = values.iter().map(|(name, ..)| format!("{PREFIX}{name}")).collect();
         let rows: Vec<&str> = TABLE.iter().map(|row| row.name).collect();
         assert_eq!(names, rows, "each row has its values here");
@@ -588,7 +627,7 @@ mod tests {
                     let (settings, refused) = read(kind, name, value);
                     if row.on.includes(kind) {
                         assert_eq!(refused, [], "{name} {value}");
-                        assert_eq!(settings.is_empty(), *name == "export", "{name} {value}");
+                        assert_eq!(settings.is_empty(), apart.contains(name), "{name} {value}");
                     } else {
                         assert!(settings.is_empty(), "{name} on {kind:?}");
                         assert!(refused[0].reason.starts_with("is for a BGP"), "{refused:?}");

@@ -1,7 +1,7 @@
 //! `bgp explain PREFIX --node N`: whether and why the node would tell its peers a prefix.
 
 use bird::rehearsal::{Telling, rehearse};
-use bird_intent::Peer;
+use bird_intent::{Family, Peer};
 use bird_speaker::ImportReason;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -36,6 +36,8 @@ pub(super) struct Answer {
 #[serde(rename_all = "camelCase")]
 struct PeerAnswer {
     peer: String,
+    /// None of a peer that the node finds.
+    #[serde(skip_serializing_if = "std::net::IpAddr::is_unspecified")]
     address: std::net::IpAddr,
     as_number: u32,
     internal: bool,
@@ -119,7 +121,7 @@ fn prefix(text: &str) -> Result<IpNet, String> {
 fn chosen<'p>(picture: &'p Picture, prefix: IpNet, wanted: Option<&str>) -> Result<Vec<&'p Peer>, String> {
     let all = &picture.derived.peers;
     let Some(wanted) = wanted else {
-        return Ok(all.iter().filter(|p| p.address.is_ipv4() == prefix.addr().is_ipv4()).collect());
+        return Ok(all.iter().filter(|p| p.carries(Family::of_net(&prefix))).collect());
     };
     let meant = |p: &&Peer| {
         p.name == wanted || p.address.to_string() == wanted || p.bgp_peer.as_deref() == Some(wanted)
@@ -170,7 +172,7 @@ fn peer_answer(picture: &Picture, peer: &Peer, prefix: IpNet, telling: &Telling)
         rule: telling.rule.clone(),
         why: why::sentence(&picture.derived, peer, prefix, telling),
         told: telling.told.as_ref().map(|told| Told {
-            next_hop: told.next_hop,
+            next_hop: told.next_hop.filter(|n| !n.is_unspecified()),
             as_path: told.attrs.as_path.clone(),
             local_pref: told.attrs.local_pref,
             communities: told

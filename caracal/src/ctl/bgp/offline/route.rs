@@ -115,7 +115,7 @@ fn elsewhere(picture: &Picture, prefix: IpNet, node: &str, words: &str) -> Found
     let config = &picture.derived;
     let family = if prefix.addr().is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
     let address = picture.facts.address_of(node, family);
-    let peers = || config.peers.iter().filter(|p| Family::of(p.address) == family);
+    let peers = || config.peers.iter().filter(|p| p.carries(family));
     let direct = peers().find(|p| Some(p.address) == address);
     let reflector = || peers().find(|p| p.internal && p.kind != PeerType::LocalWorkload);
     let Some(peer) = direct.or_else(reflector) else {
