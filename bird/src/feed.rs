@@ -184,6 +184,7 @@ impl Feed {
             listen: translated.listen,
             passwords,
             range_passwords: BTreeMap::new(),
+            sought: translated.sought,
             redistribute: Redistribute { connected: true, kernel: true },
         };
         if self.told.as_ref() == Some(&plan) {

@@ -20,6 +20,7 @@ mod bfd;
 mod calm;
 mod conn;
 mod control;
+mod discover;
 mod engine;
 mod feed;
 mod fib;

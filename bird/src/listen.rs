@@ -143,6 +143,7 @@ fn keys_of(plan: &Plan) -> BTreeMap<IpNet, Secret> {
         .config
         .peers
         .iter()
+        .filter(|p| !p.address.is_unspecified())
         .filter_map(|p| Some((IpNet::from(p.address), plan.passwords.get(&p.name)?.clone())));
     peers.chain(plan.range_passwords.iter().map(|(net, key)| (*net, key.clone()))).collect()
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use bird_speaker::config::Config;
 use ipnet::IpNet;
 
+use crate::discover::By;
 use crate::metrics::Metric;
 
 /// A configuration, complete in itself.
@@ -22,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) passwords: BTreeMap<String, Secret>,
     /// Callers' range -> TCP MD5 key.
     pub(crate) range_passwords: BTreeMap<IpNet, Secret>,
+    /// Peers whose address is found, and how; they stand in `config` without one.
+    pub(crate) sought: BTreeMap<String, By>,
     /// Which routes of the kernel the speaker hears of.
     pub(crate) redistribute: Redistribute,
 }

@@ -5,12 +5,12 @@
 //! one route and the neighbours' OPENs, and asked. So filters, narrowing, reflection and split horizon are all in.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bird_intent::{Family, NodeConfig};
 use bird_packet::{
-    AttrBuilder, Capability, LargeCommunity, Nlri, OpenMessage, Origin, PeerKind, Prefix, SessionContext,
-    UpdatePacker, encode_end_of_rib, encode_keepalive,
+    AttrBuilder, Capability, ExtendedNextHop, LargeCommunity, Nlri, OpenMessage, Origin, PeerKind, Prefix,
+    SessionContext, UpdatePacker, encode_end_of_rib, encode_keepalive,
 };
 use bird_speaker::config::{Config, PeerConfig};
 use bird_speaker::fsm::State;
@@ -109,6 +109,32 @@ pub fn speaker_config(config: &NodeConfig) -> Option<Config> {
     translate::node(config).map(|translated| translated.config)
 }
 
+/// The same with a stand-in for what a node would only find when it runs: an address and an AS for each peer that has none.
+fn with_stand_ins(mut config: Config) -> Config {
+    let local = config.local;
+    for (n, peer) in (1u16..).zip(&mut config.peers) {
+        match peer.address {
+            IpAddr::V4(a) if a.is_unspecified() => {
+                // RFC 5737.
+                let [_, last] = n.to_be_bytes();
+                peer.address = Ipv4Addr::new(192, 0, 2, last).into();
+            }
+            IpAddr::V6(a) if a.is_unspecified() => {
+                // RFC 3849.
+                peer.address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into();
+                peer.source_address = None;
+            }
+            _ => {}
+        }
+        if peer.remote_external && peer.remote_as == 0 {
+            // RFC 5398.
+            let [first, second] = [64_496, 64_497];
+            peer.remote_as = if peer.effective_local_as(&local) == first { second } else { first };
+        }
+    }
+    config
+}
+
 /// Gives the route to a speaker with this configuration and asks what each of `peers` is told.
 ///
 /// `own` are the node's BGP addresses, where sessions end that name no source address.
@@ -125,7 +151,7 @@ pub fn rehearse(
     if let Some(unknown) = wanted.iter().find(|name| !config.peers.iter().any(|p| p.name == **name)) {
         return Err(format!("the node has no peer {unknown}"));
     }
-    let mut stage = Stage::new(config, own.clone(), wanted);
+    let mut stage = Stage::new(with_stand_ins(config), own.clone(), wanted);
     stage.raise()?;
     let import = stage.give(route)?;
     let explanation = stage.speaker.explain(route.prefix);
@@ -229,6 +255,10 @@ impl Stage {
         let mut capabilities: Vec<Capability> =
             families(peer).into_iter().map(|f| Capability::Multiprotocol(f.into())).collect();
         capabilities.push(Capability::FourOctetAs(peer.remote_as));
+        if peer.extended_next_hop {
+            let family = bird_packet::Family::Ipv4Unicast.into();
+            capabilities.push(Capability::ExtendedNextHop(vec![ExtendedNextHop { family, next_hop_afi: 2 }]));
+        }
         // Its identifier must only differ from ours.
         let router_id = match peer.address {
             IpAddr::V4(address) if address != self.config.local.router_id => address,
@@ -244,7 +274,7 @@ impl Stage {
         let family = Family::of(peer.address);
         let unknown = match family {
             Family::Ipv4 => IpAddr::V4(self.config.local.router_id),
-            Family::Ipv6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+            Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         peer.source_address.or_else(|| self.own.get(&family).copied()).unwrap_or(unknown)
     }

@@ -6,6 +6,7 @@ use bird_speaker::io::{ConnectError, DownReason, Notice};
 use bird_speaker::{ConfigDiff, Event};
 
 use crate::notice::{Meaning, meaning};
+use crate::plan::Plan;
 
 /// Logs an event of the speaker.
 pub(crate) fn event(event: &Event) {
@@ -49,9 +50,13 @@ pub(crate) fn event(event: &Event) {
     }
 }
 
-/// Logs what a new configuration does to sessions.
-pub(crate) fn change(diff: &ConfigDiff) {
-    for (peer, field) in &diff.reset {
+/// Logs what a new configuration does to sessions. One whose peer had no address in the `old` plan is none.
+pub(crate) fn change(diff: &ConfigDiff, old: Option<&Plan>) {
+    let nowhere = |name: &str| {
+        let mut peers = old.into_iter().flat_map(|plan| &plan.config.peers);
+        peers.any(|p| p.name == name && p.address.is_unspecified())
+    };
+    for (peer, field) in diff.reset.iter().filter(|(name, _)| !nowhere(name)) {
         tracing::info!(%peer, field, "session is reset: it cannot take this change as it runs");
     }
     if !(diff.added.is_empty() && diff.removed.is_empty() && diff.reevaluated.is_empty()) {

@@ -12,7 +12,11 @@ use bird_speaker::config::{
 };
 use bird_speaker::{config as speaker, policy};
 use caracal_model::GoDuration;
-use caracal_model::annotation::{AddPath, BfdFailure, BgpSettings, LimitAction, Timer};
+use caracal_model::annotation::{
+    AddPath, BfdFailure, BgpSettings, Discovery, GatewayFamily, LimitAction, Timer,
+};
+
+use crate::discover::By;
 
 /// Interfaces whose connected subnets are never told: workload links and those of the service proxy.
 const NEVER_CONNECTED: [&str; 2] = ["cali*", "kube-ipvs*"];
@@ -30,6 +34,8 @@ pub(crate) struct Translated {
     pub(crate) config: Config,
     /// Peer -> where its password is.
     pub(crate) passwords: BTreeMap<String, SecretRef>,
+    /// Peers whose address is found.
+    pub(crate) sought: BTreeMap<String, By>,
     /// Where to listen.
     pub(crate) listen: Vec<std::net::SocketAddr>,
 }
@@ -91,7 +97,16 @@ pub(crate) fn node(from: &NodeConfig) -> Option<Translated> {
     };
     let passwords =
         from.peers.iter().filter_map(|p| Some((p.name.clone(), p.password_ref.clone()?))).collect();
-    Some(Translated { config, passwords, listen: listen(from) })
+    let sought =
+        from.peers.iter().filter_map(|p| Some((p.name.clone(), sought(p.discover.as_ref()?)))).collect();
+    Some(Translated { config, passwords, sought, listen: listen(from) })
+}
+
+fn sought(from: &Discovery) -> By {
+    match from {
+        Discovery::Interface(name) => By::Advertisements(name.clone()),
+        Discovery::DefaultGateway(family) => By::DefaultGateway { v4: *family == GatewayFamily::Ipv4 },
+    }
 }
 
 fn listen(from: &NodeConfig) -> Vec<std::net::SocketAddr> {
@@ -129,7 +144,9 @@ fn peer(from: &intent::Peer) -> PeerConfig {
     let default = PeerConfig::default();
     let keepalive = from.keepalive_seconds.or(settings.keepalive.map(seconds));
     // Calico's nodes speak one session for each family, over its own addresses.
-    let families = Families { ipv4: from.address.is_ipv4(), ipv6: from.address.is_ipv6() };
+    let families =
+        Families { ipv4: from.carries(intent::Family::Ipv4), ipv6: from.carries(intent::Family::Ipv6) };
+    let unnumbered = matches!(from.discover, Some(Discovery::Interface(_)));
     let restart_time = from
         .graceful_restart_seconds
         .map_or(120, |s| u16::try_from(s).unwrap_or(MAX_RESTART_TIME).min(MAX_RESTART_TIME));
@@ -138,6 +155,7 @@ fn peer(from: &intent::Peer) -> PeerConfig {
         address: from.address,
         port: from.port.unwrap_or(179),
         remote_as: from.as_number,
+        remote_external: from.discover.is_some() && from.as_number == 0,
         local_as: from.local_as_number,
         families,
         passive: from.passive || settings.passive == Some(true),
@@ -184,7 +202,7 @@ fn peer(from: &intent::Peer) -> PeerConfig {
         as_override: settings.as_override.unwrap_or(default.as_override),
         reject_as_sets: settings.reject_as_sets.unwrap_or(default.reject_as_sets),
         enforce_first_as: settings.enforce_first_as.unwrap_or(default.enforce_first_as),
-        extended_next_hop: settings.extended_next_hop.unwrap_or(default.extended_next_hop),
+        extended_next_hop: settings.extended_next_hop.unwrap_or(unnumbered),
         extended_message: settings.extended_message.unwrap_or(default.extended_message),
         remove_private_as: settings.remove_private_as.unwrap_or(default.remove_private_as),
         graceful_shutdown: settings.graceful_shutdown.unwrap_or(default.graceful_shutdown),

@@ -10,7 +10,7 @@ use bird_speaker::io::{ConnectError, DownReason, Notice};
 use bird_speaker::view::{NeighborView, Parked};
 
 use super::history::{Md5Drops, Refused};
-use super::proto::{Cause, CauseKind};
+use super::proto::{Cause, CauseKind, DiscoveryView};
 use crate::notice::{Meaning, meaning};
 
 /// What is known.
@@ -28,6 +28,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) callers: Vec<&'a Refused>,
     /// What the kernel dropped since it went down.
     pub(crate) md5: Md5Drops,
+    /// How its address is found, where it is not configured.
+    pub(crate) discovery: Option<&'a DiscoveryView>,
 }
 
 /// How a peer is reached.
@@ -78,6 +80,11 @@ pub(crate) fn diagnose(facts: &Facts<'_>) -> Option<Cause> {
             "switch BFD on for this session on the peer and compare on-link or multihop (`ctl bgp neighbor` shows what BFD \
              hears), or take strict away here",
         ));
+    }
+    if let Some(discovery) = facts.discovery
+        && let (Some(missing), Some(fix)) = (&discovery.missing, &discovery.fix)
+    {
+        return Some(cause(CauseKind::NotFound, missing, fix));
     }
     Some(match decisive(&facts.reasons) {
         Some(reason) => by_reason(facts, reason),
@@ -389,6 +396,11 @@ fn wrong_as(facts: &Facts<'_>, sent: bool) -> Cause {
     let view = facts.view;
     let wanted = view.settings.remote_as;
     match view.said.map(|s| s.asn) {
+        Some(asn) if asn == facts.local_as && view.settings.remote_external => cause(
+            CauseKind::WrongAs,
+            format!("the peer says that it is AS {asn}, which is ours here; configured is an external peer"),
+            "give the two sides different AS numbers, or write internal (or the number) for the peer's AS here",
+        ),
         Some(asn) if asn != wanted && wanted != 0 => cause(
             CauseKind::WrongAs,
             format!("the peer says that it is AS {asn}; configured here is AS {wanted}"),
@@ -445,6 +457,7 @@ mod tests {
             way: Way::Link("eth0".into()),
             callers: Vec::new(),
             md5: Md5Drops::default(),
+            discovery: None,
         }
     }
 

@@ -13,9 +13,11 @@ use super::cause::{Facts, Way, diagnose};
 use super::history::{History, Md5Drops, stamp};
 use super::mrt::Dump;
 use super::proto::{
-    Cause, Down, End, Explained, Line, Neighbor, PeerRow, Refusal, Request, RoutesRequest, Summary,
+    Cause, DiscoveryView, Down, End, Explained, Line, Neighbor, PeerRow, Refusal, Request, RoutesRequest,
+    Summary,
 };
 use crate::bfd::Watch;
+use crate::discover::Discovery;
 use crate::fib::Fib;
 use crate::kernel::Kernel;
 use crate::view::Times;
@@ -26,6 +28,7 @@ pub(crate) struct World<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) fib: &'a Fib,
     pub(crate) watch: &'a Watch,
+    pub(crate) discovery: &'a Discovery,
     pub(crate) times: Times,
     /// The loop's clock.
     pub(crate) now: Duration,
@@ -242,7 +245,12 @@ impl Seen<'_> {
                 .filter(|c| c.address == peer.address || !known(c.address))
                 .collect(),
             md5: self.history.md5_since_down(&peer.name, md5),
+            discovery: self.discovery(&peer.name).as_ref(),
         })
+    }
+
+    fn discovery(&self, peer: &str) -> Option<DiscoveryView> {
+        self.world.discovery.view(peer, self.world.kernel)
     }
 
     fn since(for_ms: u64) -> String {
@@ -264,6 +272,7 @@ impl Seen<'_> {
             errors: self.history.errors(name),
             // Before the first session nobody knows from where to watch: that is not up either.
             bfd_up: self.world.watch.is_up(name).or(peer.watched.then_some(false)),
+            discovery: self.discovery(name),
             peer,
         };
         self.say(&Line::Peer(Box::new(row)));
@@ -281,6 +290,7 @@ impl Seen<'_> {
             cause: self.cause(&view, Md5Drops::read()),
             errors: self.history.errors(&name),
             bfd: self.world.watch.view(&name),
+            discovery: self.discovery(&name),
             view,
         };
         self.say(&Line::Neighbor(Box::new(row)));

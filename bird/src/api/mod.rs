@@ -25,8 +25,8 @@ use crate::engine::Tokens;
 
 pub(crate) use job::World;
 pub use proto::{
-    BfdView, Caller, Cause, CauseKind, Down, End, Explained, Line, Neighbor, PastError, PeerRow, Refusal,
-    Request, RoutesRequest, Summary,
+    BfdView, Caller, Cause, CauseKind, DiscoveryView, Down, End, Explained, Line, Neighbor, PastError,
+    PeerRow, Refusal, Request, RoutesRequest, Summary,
 };
 
 use history::History;

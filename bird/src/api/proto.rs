@@ -203,6 +203,9 @@ pub struct PeerRow {
     /// Whether BFD is up, where the peer is to be watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd_up: Option<bool>,
+    /// How its address is found, where it is not configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<DiscoveryView>,
 }
 
 /// Everything about a peer.
@@ -227,6 +230,33 @@ pub struct Neighbor {
     /// Its BFD session, where it is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdView>,
+    /// How its address is found, where it is not configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<DiscoveryView>,
+}
+
+/// How a peer's address is found, and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiscoveryView {
+    /// How, in words.
+    pub by: String,
+    /// Where it was found.
+    pub address: Option<IpAddr>,
+    /// The link on which it is sought, or that its address needs.
+    pub interface: Option<String>,
+    /// Milliseconds since its last router advertisement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_ms: Option<u64>,
+    /// Others that are there too and not taken: routers on the link, gateways of the same metric.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<IpAddr>,
+    /// Why it is not found yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// What mends that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
 }
 
 /// A peer's BFD session.
@@ -302,6 +332,8 @@ pub enum CauseKind {
     WrongAs,
     /// Another peer is configured for the same address.
     Rival,
+    /// Its address is not found yet.
+    NotFound,
     /// Two speakers with one router id.
     RouterId,
     /// The hold times do not fit.
@@ -340,6 +372,7 @@ impl std::fmt::Display for CauseKind {
             Self::WrongSource => "wrong source address",
             Self::WrongAs => "wrong AS",
             Self::Rival => "two peers, one address",
+            Self::NotFound => "not found yet",
             Self::RouterId => "router id",
             Self::HoldTime => "hold time",
             Self::HoldTimer => "hold timer",

@@ -27,6 +27,7 @@ struct Loop {
     kernel: Kernel,
     fib: Fib,
     watch: Watch,
+    discovery: crate::discover::Discovery,
     tokens: Tokens,
     /// How long each slice of work was.
     slices: Vec<Duration>,
@@ -57,7 +58,8 @@ impl Loop {
         api.open(&socket, poll.registry(), LISTENER).unwrap();
         let bell = std::sync::Arc::new(mio::Waker::new(poll.registry(), Token(8)).unwrap());
         Self {
-            watch: Watch::new(bell),
+            watch: Watch::new(std::sync::Arc::clone(&bell)),
+            discovery: crate::discover::Discovery::new(bell),
             poll,
             api,
             speaker: Some(speaker),
@@ -83,6 +85,7 @@ impl Loop {
             kernel: &self.kernel,
             fib: &self.fib,
             watch: &self.watch,
+            discovery: &self.discovery,
             times: Times { started: now, configured: now },
             now: Duration::ZERO,
         };

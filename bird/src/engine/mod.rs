@@ -11,6 +11,7 @@
 //! a keepalive by more than one piece.
 
 mod audit;
+mod discovering;
 mod keys;
 mod measure;
 mod people;
@@ -38,6 +39,7 @@ use crate::bfd::Watch;
 use crate::calm::Calm;
 use crate::conn::Conn;
 use crate::control::{self, Control};
+use crate::discover::Discovery;
 use crate::fib::Fib;
 use crate::kernel::Kernel;
 use crate::listen::Listeners;
@@ -112,6 +114,8 @@ pub(crate) struct Engine {
     listeners: Listeners,
     /// BFD of the peers.
     watch: Watch,
+    /// Peers whose address is found.
+    discovery: Discovery,
     control: Control,
     api: Api,
     measure: Measure,
@@ -199,6 +203,7 @@ impl Engine {
             by_token: HashMap::new(),
             listeners: Listeners::default(),
             watch: Watch::new(std::sync::Arc::clone(&bell)),
+            discovery: Discovery::new(std::sync::Arc::clone(&bell)),
             control: Control::default(),
             api: Api::new(),
             measure: Measure::new(),
@@ -259,6 +264,7 @@ impl Engine {
             self.read_connections(&mut buffer);
             self.tick();
             self.write_fib();
+            self.discover();
             self.watch_peers();
             self.audit();
             self.housekeeping();
@@ -281,6 +287,7 @@ impl Engine {
             || self.api.is_busy()
             || self.audit.is_busy()
             || self.measure.is_busy()
+            || self.discovery.stale
             || (self.recheck.own && !self.recovering);
         if busy {
             return Some(Duration::ZERO);
@@ -290,7 +297,8 @@ impl Engine {
         let Self { listen_retry_at, wake_at, .. } = self;
         let last_words = self.last_words.front().map(|(at, _)| *at);
         let parts = [self.fib.next_retry(), self.calm.next_due(), self.watch.retry_at(), last_words];
-        let others = parts.into_iter().chain([all_at, audit_at, *listen_retry_at, *wake_at]);
+        let parts = parts.into_iter().chain([self.discovery.retry_at()]);
+        let others = parts.chain([all_at, audit_at, *listen_retry_at, *wake_at]);
         others.chain([speaker]).flatten().min().map(|at| at.saturating_duration_since(now))
     }
 
@@ -334,6 +342,7 @@ impl Engine {
 
     fn follow(&mut self, plan: Plan) {
         self.configured = SystemTime::now();
+        let plan = self.discovery.take(plan);
         self.listeners.follow(&plan, self.poll.registry(), &mut self.tokens);
         self.listen_retry_at = self.listeners.incomplete().then(|| Instant::now() + LISTEN_RETRY);
         let config = plan.config.clone();
@@ -350,7 +359,7 @@ impl Engine {
         let now = self.elapsed();
         match &mut self.speaker {
             Some(speaker) => {
-                report::change(&speaker.configure(now, config));
+                report::change(&speaker.configure(now, config), old.as_ref());
                 if let Some(old) = old {
                     self.change_keys(&old);
                 }
@@ -418,6 +427,7 @@ impl Engine {
     fn silence(&mut self) {
         if let (Some(speaker), Some(plan)) = (&mut self.speaker, &mut self.plan) {
             tracing::warn!("the node may not speak any more; sessions end and its routes are removed");
+            self.discovery.silence();
             plan.config.peers.clear();
             plan.config.originated.clear();
             speaker.configure(self.origin.elapsed(), plan.config.clone());
@@ -488,7 +498,9 @@ impl Engine {
     fn event(&mut self, event: &Event) {
         report::event(event);
         self.api.history.note(event, SystemTime::now());
-        self.watch.stale |= matches!(event, Event::Up { .. } | Event::Down { .. });
+        let session = matches!(event, Event::Up { .. } | Event::Down { .. });
+        self.watch.stale |= session;
+        self.discovery.stale |= session;
         if let Event::RestartComplete { .. } = event {
             self.end_recovery();
         }

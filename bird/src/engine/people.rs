@@ -42,6 +42,7 @@ impl Engine {
             kernel: &self.kernel,
             fib: &self.fib,
             watch: &self.watch,
+            discovery: &self.discovery,
             times: view::Times { started: self.started, configured: self.configured },
             now: self.origin.elapsed(),
         };

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
-use bird_speaker::config::Config;
+use bird_speaker::config::{Config, PeerConfig};
 use bird_speaker::io::{ConnectError, Dial};
 use bird_speaker::{ConnId, Input};
 use mio::net::TcpStream;
@@ -62,11 +62,11 @@ impl Engine {
                 _ => None,
             };
             let Some(speaker) = &mut self.speaker else { continue };
-            let Ok(id) = speaker.accept_on(now, remote, local, interface) else {
+            let Ok(id) = speaker.accept_on(now, remote, local, interface.clone()) else {
                 self.drain();
                 continue;
             };
-            let options = accepted_options(speaker.config(), remote);
+            let options = accepted_options(speaker.config(), remote, interface.as_deref());
             let set_up = sock::accepted(&stream, remote.ip(), &options)
                 .and_then(|()| self.register(id, stream, remote, None));
             if let Err(err) = set_up {
@@ -299,8 +299,11 @@ impl Engine {
 }
 
 /// What an accepted connection gets: the settings of the peer or range that the caller belongs to.
-fn accepted_options(config: &Config, remote: SocketAddr) -> Options {
-    let peer = config.peers.iter().find(|p| p.address == remote.ip());
+fn accepted_options(config: &Config, remote: SocketAddr, interface: Option<&str>) -> Options {
+    // Neighbours on different links may have the same link-local address.
+    let here =
+        |p: &&PeerConfig| interface.is_none() || p.interface.as_deref().is_none_or(|i| Some(i) == interface);
+    let peer = config.peers.iter().filter(here).find(|p| p.address == remote.ip());
     let range = || config.listen_ranges.iter().find(|r| r.range.contains(&remote.ip())).map(|r| &r.template);
     let (ttl_security, multihop) = peer.or_else(range).map_or((None, 64), |p| (p.ttl_security, p.multihop));
     match ttl_security {

@@ -8,6 +8,7 @@
 //! depend on them without a word. So the mirror drops routes over a link that is down by itself, and asks for a new
 //! dump ([`Effects::resync`]) when an address goes.
 
+mod gateway;
 mod way;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,6 +18,8 @@ use std::sync::Arc;
 use bird_speaker::io::{LocalRoute, LocalRouteKey, LocalSource, Resolution};
 use caracal_netlink::{Address, Event, Link, NextHop, Route, RouteKind, proto};
 use ipnet::IpNet;
+
+pub(crate) use gateway::{DefaultRoute, Gateway};
 
 /// `RTPROT_REDIRECT`: made by an ICMP redirect, nothing to tell anybody.
 const PROTO_REDIRECT: u8 = 1;
@@ -39,6 +42,8 @@ pub(crate) struct Kernel {
     watched: BTreeMap<IpAddr, Option<Resolution>>,
     /// Routes by a gateway that our own configuration makes: prefix -> gateway.
     statics: BTreeMap<IpNet, IpAddr>,
+    /// Changes of links and default routes.
+    changes: u64,
 }
 
 /// What one change of the kernel means.
@@ -88,6 +93,7 @@ impl Kernel {
             told: BTreeMap::new(),
             watched: BTreeMap::new(),
             statics: BTreeMap::new(),
+            changes: 0,
         }
     }
 
@@ -104,6 +110,7 @@ impl Kernel {
             .filter(|a| !a.tentative && !is_link_local(&a.net))
             .map(|a| (a.index, a.net))
             .collect();
+        self.changes += 1;
         self.routes.clear();
         self.lengths = [[0; 129]; 2];
         for route in routes {
@@ -194,6 +201,16 @@ impl Kernel {
         })
     }
 
+    /// Counts what changed of links and default routes; whoever remembers it knows when to look again.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The index of a link that is up and has carrier.
+    pub(crate) fn working_link(&self, name: &str) -> Option<u32> {
+        self.links.iter().find(|(_, l)| &*l.name == name && l.usable()).map(|(index, _)| *index)
+    }
+
     /// The index of a link.
     pub(crate) fn link_index(&self, name: &str) -> Option<u32> {
         self.links.iter().find(|(_, l)| &*l.name == name).map(|(index, _)| *index)
@@ -207,6 +224,7 @@ impl Kernel {
                 if before.as_ref() == Some(&state) {
                     return;
                 }
+                self.changes += 1;
                 changed.connected = true;
                 changed.prefixes.extend(self.prefixes_over(link.index));
                 // A workload's link is no way to a peer, and there are many of them.
@@ -219,6 +237,7 @@ impl Kernel {
             }
             Event::LinkGone { index, .. } => {
                 if self.links.remove(&index).is_some() {
+                    self.changes += 1;
                     changed.connected = true;
                     changed.prefixes.extend(self.prefixes_over(index));
                     self.addresses.retain(|(i, _)| *i != index);
@@ -259,6 +278,7 @@ impl Kernel {
                     self.remove_metric(route.dst, route.metric);
                 }
                 if self.is_foreign(&route) {
+                    self.changes += u64::from(route.dst.prefix_len() == 0);
                     changed.prefixes.insert(route.dst);
                     if gone {
                         self.remove(&route);

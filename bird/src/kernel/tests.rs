@@ -210,3 +210,46 @@ fn a_next_hop_behind_a_static_route_of_ours_is_reached_by_its_gateway() {
     let effects = kernel.follow_statics(BTreeMap::new());
     assert!(effects.next_hops.is_empty());
 }
+
+#[test]
+fn the_gateway_is_that_of_the_lowest_metric_over_a_link_that_works() {
+    let gateways = |kernel: &Kernel, v4: bool| match kernel.default_route(v4) {
+        DefaultRoute::By(all) => all.iter().map(|g| format!("{} {}", g.address, g.interface)).collect(),
+        other => vec![format!("{other:?}")],
+    };
+    let default = |via: &str, index: u32, metric: u32| {
+        let any = if via.contains(':') { "::/0" } else { "0.0.0.0/0" };
+        Route::via(net(any), proto::STATIC, ip(via), index).metric(metric)
+    };
+    let mut kernel = kernel();
+    assert_eq!(gateways(&kernel, true), ["10.20.0.254 eth0"]);
+    assert_eq!(gateways(&kernel, false), ["None"]);
+    let before = kernel.changes();
+    kernel
+        .observe(vec![event(Route::via(net("10.9.0.0/16"), proto::STATIC, ip("10.20.0.9"), UPLINK), false)]);
+    assert_eq!(kernel.changes(), before, "no default route");
+    // A higher metric does not count, a lower one does, one over a dead link does not.
+    kernel.observe(vec![event(default("10.20.0.1", UPLINK, 100), false)]);
+    assert_eq!(gateways(&kernel, true), ["10.20.0.254 eth0"]);
+    assert_ne!(kernel.changes(), before);
+    kernel.observe(vec![
+        event(Route::via(net("0.0.0.0/0"), proto::BOOT, ip("10.20.0.254"), UPLINK), true),
+        Event::Link(link(4, "eth1", false)),
+        event(default("10.30.0.1", 4, 7), false),
+    ]);
+    assert_eq!(gateways(&kernel, true), [r#"OnLink("eth0")"#], "our own address is no gateway");
+    kernel.observe(vec![event(default("10.20.0.8", UPLINK, 50), false)]);
+    assert_eq!(gateways(&kernel, true), ["10.20.0.8 eth0"]);
+    // Several of one metric, the lowest address first; link-local ones have their link.
+    kernel.observe(vec![
+        Event::Link(link(4, "eth1", true)),
+        event(default("fe80::9", 4, 1024), false),
+        event(default("fe80::1", UPLINK, 1024), false),
+    ]);
+    assert_eq!(gateways(&kernel, false), ["fe80::1 eth0", "fe80::9 eth1"]);
+    kernel.observe(vec![event(default("fe80::1", UPLINK, 1024), true)]);
+    assert_eq!(gateways(&kernel, false), ["fe80::9 eth1"]);
+    // Without a gateway.
+    kernel.observe(vec![event(Route::dev(net("0.0.0.0/0"), proto::STATIC, 4).metric(1), false)]);
+    assert_eq!(gateways(&kernel, true), [r#"OnLink("eth1")"#]);
+}

@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::api;
 use crate::plan::{Plan, Redistribute};
-use neighbour::{Neighbour, Range, Settings, With};
+use neighbour::{Neighbour, Range, Settings, Whereabouts, With};
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -175,17 +175,18 @@ fn parse(text: &str) -> anyhow::Result<Standalone> {
     if let Some(restart) = &router.restart {
         config.restart.deferral = Duration::from_secs(restart.deferral.into());
     }
-    let mut passwords = BTreeMap::new();
+    let (mut passwords, mut sought) = (BTreeMap::new(), BTreeMap::new());
     for With { head: neighbour, settings } in &router.neighbours {
-        let name = neighbour.name.clone().unwrap_or_else(|| neighbour.address.to_string());
+        let name = neighbour.name();
         let settings = settings.over(router.group(&name, neighbour.group.as_deref())?);
-        let link_local = matches!(neighbour.address, IpAddr::V6(a) if a.is_unicast_link_local());
-        ensure!(
-            !link_local || neighbour.interface.is_some(),
-            "{name}: interface: is missing; a link-local address means something on one link only, name that"
-        );
-        let mut peer = settings.peer(&router.filters, &name, Some(neighbour.address))?;
-        peer.interface.clone_from(&neighbour.interface);
+        let place = neighbour.whereabouts()?;
+        let peer = settings.peer(&router.filters, &name, place, router.as_number)?;
+        if let Some(by) = place.sought() {
+            if let Some((other, _)) = sought.iter().find(|(_, known)| **known == by) {
+                bail!("{name}: {by} finds {other} already; keep one of the two");
+            }
+            sought.insert(name.clone(), by);
+        }
         if let Some(secret) = settings.secret(&name)? {
             passwords.insert(name.clone(), secret);
         }
@@ -195,7 +196,7 @@ fn parse(text: &str) -> anyhow::Result<Standalone> {
     for With { head: range, settings } in &router.listen_ranges {
         let name = format!("range {}", range.range);
         let settings = settings.over(router.group(&name, range.group.as_deref())?);
-        let template = settings.peer(&router.filters, &name, None)?;
+        let template = settings.peer(&router.filters, &name, Whereabouts::Anywhere, router.as_number)?;
         if let Some(secret) = settings.secret(&name)? {
             range_passwords.insert(range.range, secret);
         }
@@ -209,7 +210,12 @@ fn parse(text: &str) -> anyhow::Result<Standalone> {
         .iter()
         .map(|a| Aggregate { prefix: a.prefix.trunc(), summary_only: a.summary_only, blackhole: a.blackhole })
         .collect();
-    let errors = config.validate();
+    // An address that is found later is no contradiction.
+    let errors: Vec<_> = config
+        .validate()
+        .into_iter()
+        .filter(|e| !(e.field == "address" && sought.contains_key(&e.object)))
+        .collect();
     if !errors.is_empty() {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         bail!("{}", lines.join("\n"));
@@ -223,6 +229,7 @@ fn parse(text: &str) -> anyhow::Result<Standalone> {
             listen,
             passwords,
             range_passwords,
+            sought,
             redistribute: Redistribute {
                 connected: router.redistribute.connected,
                 kernel: router.redistribute.kernel,

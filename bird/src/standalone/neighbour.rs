@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::yes;
+use crate::discover::By;
 use crate::passwords;
 use crate::plan::Secret;
 
@@ -34,13 +35,128 @@ pub(super) trait Head: serde::de::DeserializeOwned {
 #[derive(Debug, Deserialize)]
 pub(super) struct Neighbour {
     pub(super) name: Option<String>,
-    pub(super) address: IpAddr,
+    pub(super) address: Option<IpAddr>,
     pub(super) interface: Option<String>,
+    #[serde(rename = "defaultGateway")]
+    pub(super) default_gateway: Option<Family>,
     pub(super) group: Option<String>,
 }
 
 impl Head for Neighbour {
-    const FIELDS: &'static [&'static str] = &["name", "address", "interface", "group"];
+    const FIELDS: &'static [&'static str] = &["name", "address", "interface", "defaultGateway", "group"];
+}
+
+/// Where a neighbour is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whereabouts<'a> {
+    /// At this address; on this interface, if it is link-local.
+    At(IpAddr, Option<&'a str>),
+    /// Whoever advertises itself as a router on this interface.
+    On(&'a str),
+    /// The gateway of the default route.
+    Gateway(Family),
+    /// Wherever in a range it calls from.
+    Anywhere,
+}
+
+impl Whereabouts<'_> {
+    /// How its address is found, where it is not known.
+    pub(super) fn sought(self) -> Option<By> {
+        match self {
+            Self::On(interface) => Some(By::Advertisements(interface.to_owned())),
+            Self::Gateway(family) => Some(By::DefaultGateway { v4: family == Family::Ipv4 }),
+            Self::At(..) | Self::Anywhere => None,
+        }
+    }
+}
+
+impl Neighbour {
+    /// What it is called, in the configuration and in errors.
+    pub(super) fn name(&self) -> String {
+        let by_place = || match (self.address, &self.interface, self.default_gateway) {
+            (Some(address), ..) => address.to_string(),
+            (None, _, Some(Family::Ipv4)) => "gateway-ipv4".to_owned(),
+            (None, _, Some(Family::Ipv6)) => "gateway-ipv6".to_owned(),
+            (None, interface, None) => interface.clone().unwrap_or_else(|| "a neighbour".to_owned()),
+        };
+        self.name.clone().unwrap_or_else(by_place)
+    }
+
+    /// Where it is, which must be said in exactly one way.
+    pub(super) fn whereabouts(&self) -> anyhow::Result<Whereabouts<'_>> {
+        let name = self.name();
+        match (self.address, self.interface.as_deref(), self.default_gateway) {
+            (Some(address), interface, None) => {
+                let link_local = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
+                ensure!(
+                    !link_local || interface.is_some(),
+                    "{name}: interface: is missing; a link-local address means something on one link only, name that"
+                );
+                ensure!(
+                    !address.is_unspecified(),
+                    "{name}: address: {address} is nobody's; write the neighbour's"
+                );
+                Ok(Whereabouts::At(address, interface))
+            }
+            (None, Some(interface), None) => {
+                ensure!(
+                    is_interface(interface),
+                    "{name}: interface: `{interface}` is no name of an interface; `ip link` lists them"
+                );
+                Ok(Whereabouts::On(interface))
+            }
+            (None, None, Some(family)) => Ok(Whereabouts::Gateway(family)),
+            (None, None, None) => bail!(
+                "{name}: address: is missing; write the neighbour's, or an interface to find it on, or defaultGateway"
+            ),
+            (_, _, Some(_)) => {
+                bail!("{name}: defaultGateway: stands beside address or interface; keep one of them")
+            }
+        }
+    }
+}
+
+/// Whether Linux would take it (`dev_valid_name`).
+fn is_interface(name: &str) -> bool {
+    let strange = |b: u8| b == b'/' || b == b':' || b.is_ascii_whitespace();
+    (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.bytes().any(strange)
+}
+
+/// The AS of a neighbour: a number, or which side of ours it is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RemoteAs {
+    Number(u32),
+    /// Any but ours.
+    External,
+    /// Ours.
+    Internal,
+}
+
+impl<'de> Deserialize<'de> for RemoteAs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl serde::de::Visitor<'_> for Either {
+            type Value = RemoteAs;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("asNumber: a number from 1 to 4294967295, external or internal")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<RemoteAs, E> {
+                let wrong = || E::invalid_value(serde::de::Unexpected::Unsigned(number), &self);
+                u32::try_from(number).map(RemoteAs::Number).map_err(|_| wrong())
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<RemoteAs, E> {
+                match word {
+                    "external" => Ok(RemoteAs::External),
+                    "internal" => Ok(RemoteAs::Internal),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(word), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,7 +190,7 @@ impl<T: Head> TryFrom<serde_yaml::Mapping> for With<T> {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Settings {
-    as_number: Option<u32>,
+    as_number: Option<RemoteAs>,
     local_as_number: Option<u32>,
     port: Option<u16>,
     families: Option<Vec<Family>>,
@@ -118,7 +234,7 @@ pub(super) struct Settings {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Family {
+pub(super) enum Family {
     Ipv4,
     Ipv6,
 }
@@ -217,16 +333,20 @@ impl<'de> Deserialize<'de> for BfdRules {
 }
 
 impl BfdRules {
-    fn bfd(self, name: &str, address: Option<IpAddr>) -> anyhow::Result<Option<speaker::Bfd>> {
+    fn bfd(self, name: &str, place: Whereabouts<'_>) -> anyhow::Result<Option<speaker::Bfd>> {
         let Some(fields) = self.0 else { return Ok(None) };
         for (field, time) in [("minTx", fields.min_tx), ("minRx", fields.min_rx)] {
             let range = GoDuration::from_nanos(10_000_000)..=GoDuration::from_secs(60);
             ensure!(range.contains(&time), "{name}: bfd.{field}: {time} is no interval; write 10ms to 60s");
         }
         ensure!(fields.multiplier > 0, "{name}: bfd.multiplier: is 0; write 1 to 255, 3 is usual");
-        let link_local = matches!(address, Some(IpAddr::V6(a)) if a.is_unicast_link_local());
+        let on_link = match place {
+            Whereabouts::At(IpAddr::V6(a), _) => a.is_unicast_link_local(),
+            Whereabouts::On(_) => true,
+            Whereabouts::At(..) | Whereabouts::Gateway(_) | Whereabouts::Anywhere => false,
+        };
         ensure!(
-            !(link_local && fields.multihop),
+            !(on_link && fields.multihop),
             "{name}: bfd.multihop: a link-local neighbour is on the link; remove it"
         );
         Ok(Some(speaker::Bfd {
@@ -290,7 +410,8 @@ impl Settings {
         &self,
         filters: &BTreeMap<String, FilterSet>,
         name: &str,
-        address: Option<IpAddr>,
+        place: Whereabouts<'_>,
+        own_as: u32,
     ) -> anyhow::Result<PeerConfig> {
         let default = PeerConfig::default();
         for filter in self.import.iter().chain(&self.export).flatten() {
@@ -299,18 +420,23 @@ impl Settings {
                 "{name}: there is no filter `{filter}`; add it below filters"
             );
         }
-        let remote_as = match (self.as_number, address) {
-            (Some(number), _) => number,
+        let remote_as = match (self.as_number, place) {
+            (Some(RemoteAs::Number(number)), _) => number,
+            (Some(RemoteAs::Internal), _) => self.local_as_number.unwrap_or(own_as),
+            (Some(RemoteAs::External), _) => 0,
             // Dynamic neighbours may be of any AS.
-            (None, None) => 0,
-            (None, Some(_)) => {
+            (None, Whereabouts::Anywhere) => 0,
+            (None, _) => {
                 bail!("{name}: asNumber: is missing; write the neighbour's AS, or in its group")
             }
         };
         let families = match &self.families {
             Some(list) => Families { ipv4: list.contains(&Family::Ipv4), ipv6: list.contains(&Family::Ipv6) },
-            None => match address {
-                Some(IpAddr::V6(_)) => Families { ipv4: false, ipv6: true },
+            None => match place {
+                Whereabouts::On(_) => Families { ipv4: true, ipv6: true },
+                Whereabouts::At(IpAddr::V6(_), _) | Whereabouts::Gateway(Family::Ipv6) => {
+                    Families { ipv4: false, ipv6: true }
+                }
                 _ => Families { ipv4: true, ipv6: false },
             },
         };
@@ -328,9 +454,17 @@ impl Settings {
         }
         Ok(PeerConfig {
             name: name.to_owned(),
-            address: address.unwrap_or(default.address),
+            address: match place {
+                Whereabouts::At(address, _) => address,
+                _ => place.sought().map_or(default.address, |by| by.nowhere()),
+            },
+            interface: match place {
+                Whereabouts::At(_, interface) => interface.map(str::to_owned),
+                _ => None,
+            },
             port: self.port.unwrap_or(default.port),
             remote_as,
+            remote_external: self.as_number == Some(RemoteAs::External),
             local_as: self.local_as_number,
             families,
             passive: self.passive.unwrap_or(default.passive),
@@ -349,7 +483,7 @@ impl Settings {
                 Some(seconds) => Some(Duration::from_secs(seconds.into())),
             },
             bfd: match &self.bfd {
-                Some(rules) => rules.bfd(name, address)?,
+                Some(rules) => rules.bfd(name, place)?,
                 None => default.bfd,
             },
             ttl_security: self.ttl_security,
@@ -365,7 +499,7 @@ impl Settings {
             allow_own_as: self.allow_local_as.unwrap_or(default.allow_own_as),
             enforce_first_as: self.enforce_first_as.unwrap_or(default.enforce_first_as),
             reject_as_sets: self.reject_as_sets.unwrap_or(default.reject_as_sets),
-            extended_next_hop: self.extended_next_hop.unwrap_or(default.extended_next_hop),
+            extended_next_hop: self.extended_next_hop.unwrap_or(matches!(place, Whereabouts::On(_))),
             extended_message: self.extended_message.unwrap_or(default.extended_message),
             remove_private_as: self.remove_private_as.unwrap_or(default.remove_private_as),
             as_override: self.as_override.unwrap_or(default.as_override),

@@ -71,7 +71,7 @@ fn the_manual_names_every_field_and_its_example_is_correct() {
     let manual = include_str!("../../../docs/router.md");
     let example = manual.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
     let plan = parse(example).unwrap().plan;
-    assert_eq!((plan.config.peers.len(), plan.config.aggregates.len()), (3, 1));
+    assert_eq!((plan.config.peers.len(), plan.config.aggregates.len()), (5, 1));
     for nonsense in ["nonsense: 1", "neighbours: [{ address: 10.0.0.1, nonsense: 1 }]"] {
         let said = error(&format!("{SMALL}{nonsense}\n"));
         let fields = said.split("expected one of ").nth(1).unwrap().split(" at ").next().unwrap();

@@ -6,6 +6,7 @@ use bird_speaker::fsm::State;
 use bird_speaker::view::{CapabilityView, Offered};
 use serde_json::Value;
 
+use super::peers::address;
 use super::text::{Screen, ago, fact, maybe, note, number, or_dash, several, table, wait, words};
 use super::{View, in_order, typed};
 
@@ -20,8 +21,12 @@ fn render(rows: &[Value], screen: &Screen) -> Result<String, String> {
         (false, false) => "external",
         (false, true) => "external, dynamic",
     };
-    let mut out =
-        fact("Peer", &format!("{}, {} AS {}, {kind}", peer.name, peer.address, peer.remote_as), screen);
+    let kind = if peer.remote_as == 0 && neighbor.view.settings.remote_external { "external" } else { kind };
+    let asn =
+        if peer.remote_as == 0 { "AS not known yet".to_owned() } else { format!("AS {}", peer.remote_as) };
+    let at = address(peer, neighbor.discovery.as_ref());
+    let mut out = fact("Peer", &format!("{}, {at} {asn}, {kind}", peer.name), screen);
+    out += &found(&neighbor, screen);
     out += &fact(
         "State",
         &format!("{} for {} (since {})", peer.state, ago(peer.for_ms), neighbor.since),
@@ -39,6 +44,23 @@ fn render(rows: &[Value], screen: &Screen) -> Result<String, String> {
     out += &routes(&neighbor, screen);
     out += &capabilities(&neighbor, screen);
     Ok(out)
+}
+
+/// How its address is found.
+fn found(neighbor: &Neighbor, screen: &Screen) -> String {
+    let Some(discovery) = &neighbor.discovery else { return String::new() };
+    let mut words = vec![format!("by {}", discovery.by)];
+    match (discovery.address, discovery.interface.as_deref()) {
+        (None, _) => words.push("nothing yet".to_owned()),
+        (Some(address), Some(interface)) => words.push(format!("{address} on {interface}")),
+        (Some(address), None) => words.push(address.to_string()),
+    }
+    words.extend(discovery.heard_ms.map(|ms| format!("last heard {} ago", ago(ms))));
+    if !discovery.others.is_empty() {
+        let others: Vec<String> = discovery.others.iter().map(ToString::to_string).collect();
+        words.push(format!("not taken: {}", others.join(", ")));
+    }
+    fact("Found", &words.join(", "), screen)
 }
 
 fn session(neighbor: &Neighbor, screen: &Screen) -> String {

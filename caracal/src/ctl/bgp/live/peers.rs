@@ -1,8 +1,8 @@
 //! `bgp peers`.
 
-use bird::api::PeerRow;
+use bird::api::{DiscoveryView, PeerRow};
 use bird_speaker::fsm::State;
-use bird_speaker::view::{FamilyView, RouteCounts};
+use bird_speaker::view::{FamilyView, PeerView, RouteCounts};
 use serde_json::Value;
 
 use super::text::{Column, Screen, ago, maybe, note, number, or_dash, table, wait, words};
@@ -80,8 +80,8 @@ fn cells(row: &PeerRow, wide: bool) -> Vec<String> {
     let counts = |n: u64| if row.routes.is_empty() { "-".to_owned() } else { n.to_string() };
     let mut cells = vec![
         peer.name.clone(),
-        peer.address.to_string(),
-        peer.remote_as.to_string(),
+        address(peer, row.discovery.as_ref()),
+        or_dash(Some(peer.remote_as).filter(|n| *n != 0).map_or_else(String::new, |n| n.to_string())),
         peer.state.to_string(),
         ago(peer.for_ms),
         counts(all.received),
@@ -106,6 +106,16 @@ fn cells(row: &PeerRow, wide: bool) -> Vec<String> {
         cells.push(row.errors.first().map_or_else(|| "-".to_owned(), |e| format!("{} {}", e.at, e.text)));
     }
     cells
+}
+
+/// Where the peer is; with the link, where one finds it or needs it; a dash before it is found.
+pub(super) fn address(peer: &PeerView, discovery: Option<&DiscoveryView>) -> String {
+    match (peer.address.is_unspecified(), discovery.and_then(|d| d.interface.as_deref())) {
+        (true, Some(interface)) => format!("-%{interface}"),
+        (true, None) => "-".to_owned(),
+        (false, Some(interface)) => format!("{}%{interface}", peer.address),
+        (false, None) => peer.address.to_string(),
+    }
 }
 
 fn restart(row: &PeerRow, all: &RouteCounts) -> String {

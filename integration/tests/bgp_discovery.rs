@@ -1,0 +1,383 @@
+//! Peers whose address nobody wrote down: found by router advertisements, or as the gateway of the default route.
+//!
+//! ```text
+//!   ours eth0 fe80::.. -------- eth0 fe80::.. theirs: FRR, BIRD, or another of ours
+//!   AS 65001                                  AS 65002
+//!   10.1.0.1/32, fd01::1/128 on lo            10.2.0.1/32, fd02::1/128 on lo
+//! ```
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use integration::lab::{Lab, Namespace, Process, eventually};
+use integration::picture::binary;
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(30);
+
+struct Pair {
+    lab: Lab,
+    ours: Namespace,
+    theirs: Namespace,
+}
+
+impl Pair {
+    fn new(name: &str) -> Self {
+        let mut lab = Lab::new(name).unwrap();
+        // FRR's daemons reach their directory as another user.
+        std::fs::set_permissions(lab.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let (ours, theirs) = (lab.host("o").unwrap(), lab.host("t").unwrap());
+        ours.wire("eth0", &theirs, "eth0", None).unwrap();
+        for (space, n) in [(&ours, 1), (&theirs, 2)] {
+            space.set_up("lo").unwrap();
+            space.address("lo", format!("10.{n}.0.1/32").parse().unwrap()).unwrap();
+            space.address("lo", format!("fd0{n}::1/128").parse().unwrap()).unwrap();
+            space.sysctl("net/ipv4/ip_forward", "1");
+            space.sysctl("net/ipv6/conf/all/forwarding", "1");
+        }
+        Self { lab, ours, theirs }
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.lab.file(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn socket(&self, name: &str) -> String {
+        self.lab.file(&format!("{name}.sock")).to_str().unwrap().to_owned()
+    }
+
+    /// Starts one of ours with these neighbours and its own two prefixes.
+    fn caracal(&self, name: &str, space: &Namespace, number: u8, neighbours: &str) -> Process {
+        let yaml = format!(
+            "routerId: 10.{number}.0.1\nasNumber: 6500{number}\napi: {{ socket: {} }}\n\
+             static: [{{ prefix: 10.{number}.0.0/16, announceOnly: true }}, \
+             {{ prefix: 'fd0{number}::/48', announceOnly: true }}]\nneighbours:\n{neighbours}",
+            self.socket(name)
+        );
+        let file = self.file(&format!("{name}.yaml"), &yaml);
+        let program = binary().unwrap();
+        let argv = [program.to_str().unwrap(), "bird", "--config", &file];
+        let mut process = Process::new(name, space, self.lab.dir(), &argv);
+        process.start().unwrap();
+        process
+    }
+
+    /// Starts FRR's zebra and bgpd in `theirs`.
+    fn frr(&self, bgp: &str) -> Vec<Process> {
+        let dir = self.lab.file("frr");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::chown(&dir, integration::router::uid("frr"), None).unwrap();
+        let conf = self.file("bgpd.conf", bgp);
+        let empty = self.file("zebra.conf", "");
+        let mut processes = Vec::new();
+        for (daemon, file) in [("zebra", &empty), ("bgpd", &conf)] {
+            let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+            let argv = [
+                &format!("/usr/lib/frr/{daemon}"),
+                "-f",
+                file,
+                "-z",
+                &path("zserv.api"),
+                "--vty_socket",
+                &path(""),
+                "-i",
+                &path(&format!("{daemon}.pid")),
+                "-P",
+                "0",
+                "--log",
+                "stdout",
+            ];
+            let mut process = Process::new(daemon, &self.theirs, self.lab.dir(), &argv);
+            process.start().unwrap();
+            // bgpd knows no link until it has zebra.
+            let there = || if dir.join("zserv.api").exists() { Ok(()) } else { Err("no zebra".to_owned()) };
+            eventually(SOON, there).unwrap();
+            processes.push(process);
+        }
+        processes
+    }
+
+    fn ctl(&self, name: &str, words: &[&str]) -> Output {
+        let socket = self.socket(name);
+        Command::new(binary().unwrap())
+            .args(["ctl", "bgp"])
+            .args(words)
+            .args(["--socket", &socket])
+            .output()
+            .unwrap()
+    }
+
+    fn text(&self, words: &[&str]) -> String {
+        let output = self.ctl("ours", words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits for something that `ctl bgp neighbor` says of the one of ours called `name`.
+    fn until(&self, name: &str, peer: &str, what: &str, is: impl Fn(&Value) -> bool) -> (Value, Duration) {
+        let found = eventually(SOON, || {
+            let output = self.ctl(name, &["neighbor", peer, "-o", "json"]);
+            let answer: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
+            if is(&answer) { Ok(answer) } else { Err(format!("{what}: {answer:#}")) }
+        });
+        found.unwrap_or_else(|err| panic!("{err}\n{}", self.lab.logs(60)))
+    }
+
+    fn up(&self, name: &str, peer: &str) -> (Value, Duration) {
+        self.until(name, peer, "no session", |n| n["state"] == "Established")
+    }
+
+    /// Waits until the kernel of `space` has exactly these routes by BGP.
+    fn routes(&self, space: &Namespace, protocol: &str, wanted: &[String]) {
+        let check = || {
+            let mut all = Vec::new();
+            for family in ["-4", "-6"] {
+                let text = space
+                    .sh(&format!("ip {family} route show proto {protocol}"))
+                    .map_err(|e| e.to_string())?;
+                for line in text.lines() {
+                    let words: Vec<&str> = line.split_whitespace().collect();
+                    let end = words.iter().position(|w| *w == "dev").map_or(words.len(), |at| at + 2);
+                    // FRR names next hop objects.
+                    let skip = if words[1] == "nhid" { 2 } else { 0 };
+                    let shown: Vec<&str> = words[..1].iter().chain(&words[1 + skip..end]).copied().collect();
+                    all.push(shown.join(" "));
+                }
+            }
+            all.sort();
+            if all == wanted { Ok(()) } else { Err(format!("{}: {all:?}, not {wanted:?}", space.name())) }
+        };
+        eventually(SOON, check).unwrap_or_else(|err| panic!("{err}\n{}", self.lab.logs(60)));
+    }
+
+    /// Both families, from one loopback address to the other.
+    fn pings(&self) {
+        for line in ["ping -c 1 -W 2 -I 10.1.0.1 10.2.0.1", "ping -6 -c 1 -W 2 -I fd01::1 fd02::1"] {
+            let check = || self.ours.sh(line).map(drop).map_err(|e| e.to_string());
+            eventually(SOON, check).unwrap_or_else(|err| panic!("{err}\n{}", self.lab.logs(60)));
+        }
+    }
+}
+
+/// The link-local address of a link, when it is usable.
+fn link_local(space: &Namespace, link: &str) -> String {
+    let check = || {
+        let text =
+            space.sh(&format!("ip -6 -o addr show dev {link} scope link")).map_err(|e| e.to_string())?;
+        let usable = text.lines().find(|l| !l.contains("tentative"));
+        let found = usable.and_then(|l| l.split_whitespace().nth(3)).and_then(|a| a.split('/').next());
+        found.map(str::to_owned).ok_or_else(|| format!("{link}: {text}"))
+    };
+    eventually(SOON, check).unwrap().0
+}
+
+fn learned(number: u8, from: &str) -> Vec<String> {
+    vec![
+        format!("10.{number}.0.0/16 via inet6 {from} dev eth0"),
+        format!("fd0{number}::/48 via {from} dev eth0"),
+    ]
+}
+
+const FRR: &str = "router bgp 65002\n bgp router-id 10.2.0.1\n no bgp ebgp-requires-policy\n \
+no bgp network import-check\n neighbor eth0 interface remote-as external\n neighbor eth0 timers 3 9\n \
+neighbor eth0 timers connect 1\n address-family ipv4 unicast\n  network 10.2.0.0/16\n exit-address-family\n \
+address-family ipv6 unicast\n  network fd02::/48\n  neighbor eth0 activate\n exit-address-family\n";
+
+/// Their end of the link gets another link-local address.
+fn readdress(space: &Namespace, old: &str, new: &str) {
+    space.sh(&format!("ip -6 addr add {new}/64 dev eth0 nodad && ip -6 addr del {old}/64 dev eth0")).unwrap();
+}
+
+#[test]
+fn frr_is_found_by_its_advertisements() {
+    let pair = Pair::new("disc-frr");
+    let _frr = pair.frr(FRR);
+    let _ours =
+        pair.caracal("ours", &pair.ours, 1, "  - { interface: eth0, asNumber: external, holdTime: 9 }\n");
+    let (seen, took) = pair.up("ours", "eth0");
+    eprintln!("FRR: session after {took:?}");
+    let (here, there) = (link_local(&pair.ours, "eth0"), link_local(&pair.theirs, "eth0"));
+    assert_eq!((&seen["address"], &seen["remoteAs"]), (&there.as_str().into(), &65002.into()), "{seen:#}");
+    assert_eq!(seen["discovery"]["by"], "router advertisements on eth0");
+    assert_eq!(seen["discovery"]["interface"], "eth0");
+    pair.routes(&pair.ours, "bird", &learned(2, &there));
+    pair.routes(&pair.theirs, "bgp", &learned(1, &here));
+    pair.pings();
+    let text = pair.text(&["neighbor", "eth0"]);
+    assert!(
+        text.contains(&format!("by router advertisements on eth0, {there} on eth0, last heard")),
+        "{text}"
+    );
+    assert!(pair.text(&["peers"]).contains(&format!("{there}%eth0")));
+
+    // It gets another address, and later its link goes and comes.
+    let moved = "fe80::2:2";
+    readdress(&pair.theirs, &there, moved);
+    let (_, took) = pair.until("ours", "eth0", "it moved", |n| n["address"] == moved);
+    eprintln!("FRR: another address found after {took:?}");
+    pair.up("ours", "eth0");
+    pair.routes(&pair.ours, "bird", &learned(2, moved));
+    pair.pings();
+}
+
+#[test]
+fn two_of_ours_find_each_other_again_and_again() {
+    let pair = Pair::new("disc-two");
+    let neighbour = "  - { name: up, interface: eth0, asNumber: external, holdTime: 9, bfd: true }\n";
+    let ours = pair.caracal("ours", &pair.ours, 1, neighbour);
+    let waits = pair.until("ours", "up", "a cause", |n| n["cause"]["kind"] == "not-found").0;
+    assert_eq!(waits["cause"]["text"], "no router advertises itself on eth0");
+    assert!(pair.text(&["peers"]).contains("-%eth0"), "{}", pair.text(&["peers"]));
+    let _theirs = pair.caracal("theirs", &pair.theirs, 2, neighbour);
+    let (_, took) = pair.up("ours", "up");
+    eprintln!("ours: session after {took:?}");
+    let there = link_local(&pair.theirs, "eth0");
+    pair.routes(&pair.ours, "bird", &learned(2, &there));
+    pair.pings();
+
+    // Another address: BFD misses the old one at once.
+    let moved = "fe80::2:2";
+    readdress(&pair.theirs, &there, moved);
+    let (_, took) = pair.until("ours", "up", "it moved", |n| n["address"] == moved);
+    eprintln!("ours: another address found after {took:?}");
+    pair.up("ours", "up");
+    pair.up("theirs", "up");
+    pair.routes(&pair.ours, "bird", &learned(2, moved));
+
+    // Down and up: the session ends with the link, not with the hold time.
+    pair.ours.set_down("eth0").unwrap();
+    let (_, took) = pair.until("ours", "up", "the link is down", |n| n["state"] != "Established");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    pair.routes(&pair.ours, "bird", &[]);
+    pair.ours.set_up("eth0").unwrap();
+    pair.up("ours", "up");
+    pair.pings();
+
+    // Gone and made anew, with other addresses at both ends.
+    pair.ours.sh("ip link del eth0").unwrap();
+    let gone = pair.until("ours", "up", "the link is gone", |n| n["state"] != "Established").0;
+    assert_eq!(gone["discovery"]["interface"], "eth0");
+    pair.ours.wire("eth0", &pair.theirs, "eth0", None).unwrap();
+    pair.up("ours", "up");
+    pair.routes(&pair.ours, "bird", &learned(2, &link_local(&pair.theirs, "eth0")));
+    pair.pings();
+    assert!(!ours.log().contains("panicked"), "{}", ours.log());
+}
+
+#[test]
+fn an_external_peer_of_our_own_as_is_told_so() {
+    let pair = Pair::new("disc-as");
+    let neighbour = |asn: &str| format!("  - {{ interface: eth0, asNumber: {asn}, localAsNumber: 65007 }}\n");
+    let ours = pair.caracal("ours", &pair.ours, 1, &neighbour("external"));
+    let theirs = pair.caracal("theirs", &pair.theirs, 2, &neighbour("65007"));
+    let seen = pair.until("ours", "eth0", "a cause", |n| n["cause"]["kind"] == "wrong-as").0;
+    let text = seen["cause"]["text"].as_str().unwrap();
+    assert!(text.contains("AS 65007, which is ours here"), "{text}");
+    drop(theirs);
+    let _theirs = pair.caracal("theirs", &pair.theirs, 2, &neighbour("internal"));
+    // One side still wants an external one.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_ne!(pair.until("ours", "eth0", "", |_| true).0["state"], "Established");
+    drop(ours);
+    let _ours = pair.caracal("ours", &pair.ours, 1, &neighbour("internal"));
+    let up = pair.up("ours", "eth0").0;
+    assert_eq!((&up["internal"], &up["remoteAs"]), (&true.into(), &65007.into()));
+}
+
+/// Router advertisements from addresses that nobody has, as a host on the link can forge them.
+mod storm {
+    use std::net::Ipv6Addr;
+    use std::time::{Duration, Instant};
+
+    use integration::lab::Namespace;
+    use socket2::{Domain, Protocol, Socket, Type};
+
+    /// IPv6 header and an advertisement with a router lifetime of half an hour.
+    fn packet(from: Ipv6Addr, hop_limit: u8) -> Vec<u8> {
+        let to: Ipv6Addr = "ff02::1".parse().unwrap();
+        let mut icmp = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+        let pseudo = [from.octets(), to.octets()].concat();
+        let words =
+            pseudo.chunks(2).chain(icmp.chunks(2)).map(|c| u32::from(u16::from_be_bytes([c[0], c[1]])));
+        let sum = words.sum::<u32>() + 58 + u32::try_from(icmp.len()).unwrap();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+        icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
+        let mut bytes = vec![0x60, 0, 0, 0, 0, 16, 58, hop_limit];
+        bytes.extend(pseudo);
+        bytes.extend(icmp);
+        bytes
+    }
+
+    /// Sends for so long, as fast as it goes; returns how many.
+    pub(super) fn forge(space: &Namespace, link: &str, hop_limit: u8, lasting: Duration) -> u64 {
+        let link = link.to_owned();
+        space.run(move || {
+            let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(255))).unwrap();
+            socket.bind_device(Some(link.as_bytes())).unwrap();
+            let to: std::net::SocketAddr = "[ff02::1]:0".parse().unwrap();
+            let (end, mut sent) = (Instant::now() + lasting, 0u64);
+            while Instant::now() < end {
+                // Few enough for the kernel's table of neighbours, which all namespaces share.
+                let low = u16::try_from(sent % 60).unwrap();
+                let from = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xbad, low);
+                sent += u64::from(socket.send_to(&packet(from, hop_limit), &to.into()).is_ok());
+            }
+            sent
+        })
+    }
+}
+
+/// Processor time of all threads of a process, and of the one with this name.
+fn cpu(pid: i32, thread: &str) -> (Duration, Duration) {
+    let (mut all, mut one) = (Duration::ZERO, Duration::ZERO);
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let dir = task.unwrap().path();
+        let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+        let nanos = read("schedstat").split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        all += Duration::from_nanos(nanos);
+        if read("comm").trim() == thread {
+            one += Duration::from_nanos(nanos);
+        }
+    }
+    (all, one)
+}
+
+#[test]
+fn a_storm_of_forged_advertisements_changes_nothing() {
+    let pair = Pair::new("disc-storm");
+    let neighbour = "  - { interface: eth0, asNumber: external, holdTime: 9 }\n";
+    let mut ours = pair.caracal("ours", &pair.ours, 1, neighbour);
+    let _theirs = pair.caracal("theirs", &pair.theirs, 2, neighbour);
+    pair.up("ours", "eth0");
+    let there = link_local(&pair.theirs, "eth0");
+    pair.routes(&pair.ours, "bird", &learned(2, &there));
+
+    let pid = ours.pid().unwrap();
+    let before = cpu(pid, "bird-radv");
+    let lasting = Duration::from_secs(4);
+    let sent = storm::forge(&pair.theirs, "eth0", 255, lasting);
+    let after = cpu(pid, "bird-radv");
+    let (all, one) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
+    eprintln!(
+        "{sent} forged in {lasting:?}: {all:?} of processor time, {one:?} of it the thread that hears them"
+    );
+    assert!(sent > 20_000, "{sent} is no storm");
+    assert!(all < lasting / 10, "{all:?} for {sent} packets");
+    let seen = pair.until("ours", "eth0", "", |_| true).0;
+    assert_eq!((&seen["state"], &seen["address"]), (&"Established".into(), &there.as_str().into()));
+    assert_eq!(seen["counters"]["flaps"], 0);
+    assert_eq!(seen["discovery"]["others"].as_array().unwrap().len(), 1, "{seen:#}");
+    assert_eq!(ours.log().matches("another router").count(), 1, "{}", ours.log());
+    pair.routes(&pair.ours, "bird", &learned(2, &there));
+
+    // From further away they do not even wake the thread.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = cpu(pid, "bird-radv").1;
+    storm::forge(&pair.theirs, "eth0", 254, Duration::from_secs(1));
+    let one = cpu(pid, "bird-radv").1.saturating_sub(before);
+    assert!(one < Duration::from_millis(5), "{one:?}");
+}
