@@ -21,6 +21,8 @@ use crate::view::Said;
 
 /// Hold time before the peer's OPEN is there (RFC 4271 §8.2.2: "a large value").
 const OPEN_HOLD: Duration = Duration::from_mins(4);
+/// How long a caller from a listen range that is full has its place without an OPEN.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Longest wait for a call to go through.
 const DIAL_TIME: Duration = Duration::from_secs(5);
 /// Longest wait for BFD where no hold time was agreed (draft-ietf-idr-bgp-bfd-strict-mode §3, BfdHoldTime).
@@ -162,22 +164,39 @@ impl Speaker {
         else {
             return Err("nobody is configured with this address");
         };
-        let known = self.peers.iter().flatten().filter(|p| p.range == Some(at)).count();
-        if known >= usize::from(range.limit) {
-            return Err("its listen range has as many neighbours as it may");
-        }
         let config = PeerConfig {
             name: format!("{}_{remote}", range.template.name),
             address: remote,
             passive: true,
             ..range.template.clone()
         };
+        let limit = usize::from(range.limit);
+        let known = self.peers.iter().flatten().filter(|p| p.range == Some(at) && !p.removed).count();
+        if known >= limit {
+            let silent = self.silent_guest(now, at).filter(|_| known == limit);
+            let silent = silent.ok_or("its listen range has as many neighbours as it may")?;
+            let full = Notification::cease(Cease::OutOfResources);
+            for conn in self.peer(silent).map(|p| p.conns.clone()).unwrap_or_default() {
+                self.close_conn(conn, Some(&full));
+            }
+            self.remove_peer(now, silent);
+        }
         let index = self.add_peer(now, config);
         if let Some(peer) = self.peer_mut(index) {
             peer.range = Some(at);
             peer.retry_at = None;
         }
         Ok(index)
+    }
+
+    /// Of the neighbours from a range, who has kept its place longest without saying who it is.
+    fn silent_guest(&self, now: Time, range: usize) -> Option<PeerIndex> {
+        let guests = self.peers.iter().flatten().filter(|p| p.range == Some(range) && !p.removed);
+        let silent = guests.filter(|p| {
+            let said = |at: &usize| self.conns.get(*at).is_none_or(|c| c.open.is_some());
+            !p.helper.is_active() && !p.conns.iter().any(said) && now.saturating_sub(p.since) >= SILENCE
+        });
+        silent.min_by_key(|p| p.since).map(|p| p.index)
     }
 
     // ---- the state machine at work ----

@@ -708,6 +708,14 @@ fn b20_strangers_and_repeated_callers_take_no_room() {
     let guests =
         (0..200).filter(|i| wire.call(std::net::Ipv4Addr::new(203, 0, 113, *i).into()).is_ok()).count();
     assert_eq!(guests, 5, "as many as the range may have");
+    // A place is not kept without a word, but for long enough to say one.
+    let late = || std::net::Ipv4Addr::new(203, 0, 113, 250).into();
+    wire.pass(secs(4), &[conn]);
+    assert!(wire.call(late()).is_err());
+    wire.pass(secs(2), &[conn]);
+    let late = wire.call(late()).expect("a silent guest goes");
+    let guests = wire.speaker.peer_views().len() - 1;
+    assert_eq!((guests, wire.is_closed(late)), (5, false));
     // A configured address, calling over and over: one more connection at most.
     let mut open_connections = BTreeSet::new();
     for _ in 0..1000 {

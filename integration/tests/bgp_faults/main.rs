@@ -11,3 +11,4 @@ mod relay;
 mod restart;
 mod routes;
 mod scene;
+mod slow;

@@ -142,10 +142,8 @@ impl Relay {
                 );
             }
             match &seen.conns {
-                [Conn { alive: [true, true], closed: false, .. }, Conn { closed: true, .. }] => Ok(End::Left),
-                [Conn { closed: true, .. }, Conn { alive: [true, true], closed: false, .. }] => {
-                    Ok(End::Right)
-                }
+                [left, right] if left.lives() && self.over(right) => Ok(End::Left),
+                [left, right] if right.lives() && self.over(left) => Ok(End::Right),
                 _ => anyhow::bail!("pair {number}: {seen:?}"),
             }
         };
