@@ -42,6 +42,10 @@ pub(crate) struct Conn {
     pub(crate) armed: Option<Time>,
     /// The shell knows that there is something to send.
     pub(crate) signalled: bool,
+    /// Tick at which it was last asked for what it has to send.
+    pub(crate) tick: u64,
+    /// Slots that may still be looked at for it before the next tick.
+    pub(crate) left: usize,
     /// Family that is asked first for routes next time.
     pub(crate) turn: usize,
     /// UPDATEs that RFC 7606 contained.
@@ -120,6 +124,8 @@ impl Conns {
             send_hold_at: None,
             armed: None,
             signalled: false,
+            tick: 0,
+            left: 0,
             turn: 0,
             malformed: 0,
         }));

@@ -187,7 +187,7 @@ pub enum Output {
     Close(ConnId),
     /// `transmit` has something for this connection; said once until `transmit` returned nothing.
     Transmit(ConnId),
-    /// [`crate::Speaker::take_fib`] has changes; said once until it returned nothing.
+    /// [`crate::Speaker::take_fib`] may have changes; said once until it returned nothing.
     Fib,
     /// Tell how this address is reached, now and on every change, by [`Input::NextHop`].
     WatchNextHop(IpAddr),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::conn::Conns;
+use crate::export::group::Next;
 use crate::export::verdict::Rules;
 use crate::fib::{FibRoutes, Kernel};
 use crate::import::LastAttrs;
@@ -49,6 +50,10 @@ pub struct Speaker {
     pub(crate) last_attrs: LastAttrs,
     pub(crate) scratch: Vec<u8>,
     pub(crate) fib_signalled: bool,
+    /// Ticks so far, and one.
+    pub(crate) tick: u64,
+    /// Connections for which enough was done until the next tick.
+    pub(crate) later: Vec<ConnId>,
     pub(crate) fib_retry_at: Option<Time>,
     pub(crate) housekeeping_at: Option<Time>,
     pub(crate) housekeeping_pause: Time,
@@ -63,6 +68,8 @@ pub(crate) const HOUSEKEEPING: Time = Time::from_millis(100);
 const HOUSEKEEPING_SLOW: Time = Time::from_secs(5);
 /// A table of so many parts of a slice is worked on at once.
 const SMALL: usize = 8;
+/// Slots decided for a connection between two ticks: so many parts of a slice.
+const EXPORT: usize = 2;
 /// Failed kernel writes are offered again after this.
 const FIB_RETRY: Time = Time::from_secs(1);
 
@@ -102,6 +109,8 @@ impl Speaker {
             last_attrs: LastAttrs::default(),
             scratch: Vec::new(),
             fib_signalled: false,
+            tick: 1,
+            later: Vec::new(),
             fib_retry_at: None,
             housekeeping_at: None,
             housekeeping_pause: HOUSEKEEPING,
@@ -132,9 +141,7 @@ impl Speaker {
             // peers live may be as late.
             Input::Tick => {
                 self.run_timers(now);
-                if self.is_busy() {
-                    self.slice();
-                }
+                self.go_on();
             }
             Input::LocalRoute(route) => self.on_local_route(route),
             Input::LocalRouteGone(key) => self.on_local_route_gone(&key),
@@ -176,7 +183,7 @@ impl Speaker {
 
     /// What is to be done next.
     pub fn poll(&mut self) -> Option<Output> {
-        while self.outputs.is_empty() && self.is_busy() && self.is_small() {
+        while self.outputs.is_empty() && self.has_slices() && self.is_small() {
             self.slice();
             self.settle(self.now);
         }
@@ -186,7 +193,7 @@ impl Speaker {
     /// When to come back with [`Input::Tick`] at the latest. In the past if there is work left: come back after I/O, each
     /// tick does a slice of it.
     pub fn next_timeout(&self) -> Option<Time> {
-        if self.is_busy() {
+        if self.is_busy() || !self.outputs.is_empty() {
             return Some(self.now);
         }
         self.timers.next()
@@ -194,7 +201,24 @@ impl Speaker {
 
     /// Whether there is work left that goes on by a slice at each [`Input::Tick`].
     pub fn is_busy(&self) -> bool {
+        self.has_slices() || !self.later.is_empty()
+    }
+
+    fn has_slices(&self) -> bool {
         self.v4.is_purging() || self.v6.is_purging() || self.v4.is_reviewing() || self.v6.is_reviewing()
+    }
+
+    /// A tick: whatever has had enough goes on.
+    fn go_on(&mut self) {
+        self.tick += 1;
+        if self.has_slices() {
+            self.slice();
+        }
+        for conn in std::mem::take(&mut self.later) {
+            if let Some(at) = self.conns.find(conn) {
+                self.signal(at);
+            }
+        }
     }
 
     /// A slice of what concerns whole tables: removing the routes of a lost peer, evaluating routes again.
@@ -235,15 +259,27 @@ impl Speaker {
         let now = self.now;
         let Some(at) = self.conns.find(conn) else { return 0 };
         let mut sent = 0;
+        let mut later = false;
         while sent < budget {
-            let Some(bytes) = self.next_bytes(now, at) else { break };
-            sent += bytes.len();
-            out.push(bytes);
+            match self.next_bytes(now, at) {
+                Next::Bytes(bytes) => {
+                    sent += bytes.len();
+                    out.push(bytes);
+                }
+                Next::Later => {
+                    later = true;
+                    break;
+                }
+                Next::Nothing => break,
+            }
         }
         let Some(c) = self.conns.get_mut(at) else { return sent };
         let peer = c.peer;
         if sent == 0 {
             c.signalled = false;
+            if later {
+                self.later.push(conn);
+            }
             c.send_hold_at = None;
             if c.phase == crate::fsm::Phase::Closing {
                 self.conns.remove(at);
@@ -258,40 +294,60 @@ impl Speaker {
         sent
     }
 
-    fn next_bytes(&mut self, now: Time, at: usize) -> Option<Bytes> {
-        let c = self.conns.get_mut(at)?;
+    fn next_bytes(&mut self, now: Time, at: usize) -> Next {
+        let Some(c) = self.conns.get_mut(at) else { return Next::Nothing };
         if let Some(bytes) = c.control.pop_front() {
-            return Some(bytes);
+            return Next::Bytes(bytes);
         }
         if c.phase != crate::fsm::Phase::Established {
-            return None;
+            return Next::Nothing;
+        }
+        if c.tick != self.tick {
+            c.tick = self.tick;
+            c.left = (self.config.slice / EXPORT).max(1);
         }
         let first = c.turn;
         c.turn = 1 - c.turn;
-        let groups = self.peers[usize::from(c.peer)].as_ref()?.groups;
+        let left = &mut c.left;
+        let Some(groups) = self.peers[usize::from(c.peer)].as_ref().map(|p| p.groups) else {
+            return Next::Nothing;
+        };
+        let mut later = false;
         for family in [first, 1 - first] {
             if let Some((group, member)) = groups[family] {
-                let bytes = match family {
-                    0 => self.v4.next(&mut self.core, group, member, now),
-                    _ => self.v6.next(&mut self.core, group, member, now),
+                let next = match family {
+                    0 => self.v4.next(&mut self.core, group, member, now, left),
+                    _ => self.v6.next(&mut self.core, group, member, now, left),
                 };
-                if bytes.is_some() {
-                    return bytes;
+                match next {
+                    Next::Bytes(_) => return next,
+                    Next::Later => later = true,
+                    Next::Nothing => {}
                 }
             }
         }
-        None
+        if later { Next::Later } else { Next::Nothing }
+    }
+
+    /// Whether something that is no route waits to be sent on a connection: a KEEPALIVE should not wait behind the tables
+    /// of others.
+    pub fn is_urgent(&self, conn: ConnId) -> bool {
+        self.conns.find(conn).and_then(|at| self.conns.get(at)).is_some_and(|c| !c.control.is_empty())
     }
 
     /// Up to about `max` changes of kernel routes. They count as done; [`Input::FibFailed`] says which were not.
     pub fn take_fib(&mut self, max: usize) -> Vec<FibChange> {
         let mut changes = Vec::new();
-        self.v4.take_fib(&mut self.core, max, &mut changes);
+        let mut left = (self.config.slice / EXPORT).max(1);
+        self.v4.take_fib(&mut self.core, max, &mut left, &mut changes);
         if changes.len() < max {
-            self.v6.take_fib(&mut self.core, max - changes.len(), &mut changes);
+            self.v6.take_fib(&mut self.core, max - changes.len(), &mut left, &mut changes);
         }
         if !self.v4.has_fib_work() && !self.v6.has_fib_work() {
             self.fib_signalled = false;
+        } else if changes.is_empty() {
+            // Nothing to write among so many that were looked at, but there are more.
+            self.outputs.push_back(Output::Fib);
         }
         changes
     }

@@ -212,7 +212,10 @@ fn outcome(rig: &mut Rig) -> Outcome {
         rig.speaker.handle(rig.now, Input::Tick);
         settle(rig);
     }
-    while rig.write(1000) > 0 {}
+    while rig.fib_due {
+        rig.write(1000);
+        rig.carry_out();
+    }
     let mut paths: Vec<String> = rig
         .speaker
         .routes(&RouteFilter::default())

@@ -475,6 +475,9 @@ impl Engine {
             match output {
                 Output::Connect(dial) => self.connect(dial),
                 Output::Close(id) => self.close(id),
+                Output::Transmit(id) if self.speaker.as_ref().is_some_and(|s| s.is_urgent(id)) => {
+                    self.transmit.push_front(id);
+                }
                 Output::Transmit(id) => self.transmit.push_back(id),
                 Output::Fib => self.fib_waiting = true,
                 Output::WatchNextHop(address) => {

@@ -117,7 +117,8 @@ impl Engine {
             conn.writable = true;
             self.transmit.push_back(id);
         }
-        self.drain();
+        // What there is to send is sent after reading, once for all that became ready.
+        self.carry_out();
     }
 
     /// One piece from each connection that has something, in turn, as many as there is time for; then sends what came of it.

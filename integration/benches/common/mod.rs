@@ -100,19 +100,16 @@ impl Bench {
 
     /// The same, each peer's configuration edited before.
     pub(crate) fn with(kind: PeerKind, peers: u32, edit: impl Fn(u32, &mut PeerConfig)) -> Bench {
-        Bench::make(kind, peers, edit, false)
+        let kernel = KernelRules { program: false, resolve_next_hops: false, ..KernelRules::default() };
+        Bench::make(kind, peers, edit, kernel)
     }
 
-    /// The same, with next hops that the shell is asked about.
-    pub(crate) fn resolving(kind: PeerKind, peers: u32, edit: impl Fn(u32, &mut PeerConfig)) -> Bench {
-        Bench::make(kind, peers, edit, true)
-    }
-
-    fn make(
+    /// The same, with these rules for kernel routes.
+    pub(crate) fn make(
         kind: PeerKind,
         peers: u32,
         edit: impl Fn(u32, &mut PeerConfig),
-        resolve_next_hops: bool,
+        kernel: KernelRules,
     ) -> Bench {
         let config = Config {
             local: Local { asn: ASN, router_id: Ipv4Addr::new(10, 0, 0, 1), cluster_id: None },
@@ -131,20 +128,22 @@ impl Bench {
                     peer
                 })
                 .collect(),
-            kernel: KernelRules { program: false, resolve_next_hops, ..KernelRules::default() },
+            kernel,
             ..Config::default()
         };
         let now = Duration::from_secs(1);
         let speaker = Speaker::new(now, config, Start::default());
         let mut bench = Bench { speaker, now, conns: Vec::new(), kind, count_updates: false, updates: 0 };
         for p in 0..peers {
-            bench.establish(p);
+            let conn = bench.establish(p, address(p), Vec::new());
+            bench.conns.push(conn);
         }
         bench.drain();
         bench
     }
 
-    fn establish(&mut self, peer: u32) {
+    /// A session with a peer that says who it is and what it can do beyond the usual.
+    pub(crate) fn establish(&mut self, peer: u32, router_id: Ipv4Addr, more: Vec<Capability>) -> ConnId {
         let local = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), 179);
         let remote = SocketAddr::new(IpAddr::V4(address(peer)), 4000);
         let conn = self.speaker.accept(self.now, remote, local).expect("a configured peer");
@@ -154,16 +153,19 @@ impl Bench {
             version: 4,
             asn,
             hold_time: 240,
-            router_id: address(peer),
-            capabilities: vec![
+            router_id,
+            capabilities: [
                 Capability::Multiprotocol(Family::Ipv4Unicast.into()),
                 Capability::FourOctetAs(asn),
-            ],
+            ]
+            .into_iter()
+            .chain(more)
+            .collect(),
         }
         .encode(&mut bytes);
         encode_keepalive(&mut bytes);
         self.receive(conn, &bytes);
-        self.conns.push(conn);
+        conn
     }
 
     /// Bytes off a socket.

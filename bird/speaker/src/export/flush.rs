@@ -41,11 +41,12 @@ impl Item {
 }
 
 impl<N: Net> Group<N> {
-    /// Works off up to a batch of marked slots.
-    pub(super) fn flush(&mut self, table: &Table<N>, ctx: &mut ExportCtx<'_, N>) {
+    /// Works off up to a batch of marked slots, and no more than `most`; returns how many.
+    pub(super) fn flush(&mut self, table: &Table<N>, ctx: &mut ExportCtx<'_, N>, most: usize) -> usize {
         self.next_seq();
-        let stop = self.dirty.len().min(self.dirty_at + BATCH);
-        let mut items = Vec::with_capacity(stop - self.dirty_at);
+        let stop = self.dirty.len().min(self.dirty_at + BATCH.min(most));
+        let count = stop - self.dirty_at;
+        let mut items = Vec::with_capacity(count);
         for i in self.dirty_at..stop {
             let slot = self.dirty[i];
             self.dirty_bits[slot as usize / 64] &= !(1 << (slot % 64));
@@ -61,6 +62,7 @@ impl<N: Net> Group<N> {
         for (audience, bytes) in self.encode(&mut items, table, ctx) {
             self.append(audience, bytes);
         }
+        count
     }
 
     /// What a slot shall be; its attributes carry a reference for the caller.

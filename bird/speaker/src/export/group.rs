@@ -144,8 +144,19 @@ impl<N: Net> ExportCtx<'_, N> {
 const STALLED: Duration = Duration::from_millis(200);
 /// Slots looked at in one step of a walk.
 const WALK: usize = 1 << 16;
+/// Looking at so many slots in a walk costs as much as deciding one.
+const WALK_SHARE: usize = 64;
 /// Routes encoded in one step of a walk.
 const WALK_ROUTES: usize = 1 << 12;
+
+/// What there is for a member.
+pub(crate) enum Next {
+    Bytes(Bytes),
+    /// It has everything, or must wait for slower ones.
+    Nothing,
+    /// There may be more when it is asked again: enough was done for now.
+    Later,
+}
 
 /// Peers that are sent the same bytes.
 pub(crate) struct Group<N: Net> {
@@ -472,23 +483,27 @@ impl<N: Net> Group<N> {
         }
     }
 
-    /// The next bytes for a member, or `None` if it has everything, or must wait for slower ones.
+    /// The next bytes for a member. Looks at no more than `left` slots for it, and takes off those that it looked at.
     pub(crate) fn next(
         &mut self,
         member: usize,
         now: Time,
         table: &Table<N>,
         ctx: &mut ExportCtx<'_, N>,
-    ) -> Option<Bytes> {
+        left: &mut usize,
+    ) -> Next {
         loop {
             let (end, seq, work) = (self.log_end(), self.seq, self.has_work());
-            let m = self.members.get_mut(member)?.as_mut()?;
+            let Some(m) = self.members.get_mut(member).and_then(Option::as_mut) else { return Next::Nothing };
             m.last_read = now;
             if let Some(bytes) = m.private.pop_front() {
-                return Some(bytes);
+                return Next::Bytes(bytes);
             }
             if m.sync.is_some() {
-                self.walk(member, table, ctx);
+                if *left == 0 {
+                    return Next::Later;
+                }
+                *left = left.saturating_sub(self.walk(member, table, ctx));
                 continue;
             }
             if m.at < end {
@@ -508,7 +523,7 @@ impl<N: Net> Group<N> {
                     self.trim();
                 }
                 match bytes {
-                    Some(bytes) => return Some(bytes),
+                    Some(bytes) => return Next::Bytes(bytes),
                     None => continue,
                 }
             }
@@ -516,13 +531,21 @@ impl<N: Net> Group<N> {
             if work {
                 if self.log_bytes >= self.log_limit && !self.cut_stalled(now) {
                     self.waiting_until = Some(now + STALLED);
-                    return None;
+                    return Next::Nothing;
                 }
-                self.flush(table, ctx);
+                if *left == 0 {
+                    return Next::Later;
+                }
+                *left -= self.flush(table, ctx, *left);
                 continue;
             }
             if !m.unlearn.is_empty() {
-                let slots = std::mem::take(&mut m.unlearn);
+                if *left == 0 {
+                    return Next::Later;
+                }
+                let some = m.unlearn.len().min(WALK_ROUTES).min(*left);
+                *left -= some;
+                let slots = m.unlearn.split_off(m.unlearn.len() - some);
                 let peer = m.peer;
                 self.withdraw_unheld(member, peer, &slots, table, ctx);
                 continue;
@@ -531,9 +554,9 @@ impl<N: Net> Group<N> {
                 m.eor_due = false;
                 let mut bytes = Vec::new();
                 encode_end_of_rib(N::FAMILY, &mut bytes);
-                return Some(bytes.into());
+                return Next::Bytes(bytes.into());
             }
-            return None;
+            return Next::Nothing;
         }
     }
 
@@ -581,10 +604,10 @@ impl<N: Net> Group<N> {
         true
     }
 
-    /// One step of a member's walk over what the group holds.
-    fn walk(&mut self, member: usize, table: &Table<N>, ctx: &mut ExportCtx<'_, N>) {
-        let Some(m) = self.members[member].as_ref() else { return };
-        let Some(mut sync) = m.sync else { return };
+    /// One step of a member's walk over what the group holds; returns as how many slots it counts.
+    fn walk(&mut self, member: usize, table: &Table<N>, ctx: &mut ExportCtx<'_, N>) -> usize {
+        let Some(m) = self.members[member].as_ref() else { return 0 };
+        let Some(mut sync) = m.sync else { return 0 };
         let peer = m.peer;
         let mut items = Vec::new();
         let stop = self.out.len().min(sync.next + WALK);
@@ -601,19 +624,21 @@ impl<N: Net> Group<N> {
                 items.push(super::flush::Item::withdraw(Audience::Only(peer), slot));
             }
         }
+        let cost = 1 + items.len() + WALK / WALK_SHARE;
         let bytes = self.encode(&mut items, table, ctx);
         let (done, seq) = (sync.next >= self.out.len(), self.seq);
-        let Some(m) = self.members[member].as_mut() else { return };
+        let Some(m) = self.members[member].as_mut() else { return cost };
         m.private.extend(bytes.into_iter().map(|(_, bytes)| bytes));
         if !done {
             m.sync = Some(sync);
-            return;
+            return cost;
         }
         m.seq = sync.started;
         if sync.refresh {
             m.private.push_back(refresh_message::<N>(RefreshKind::End));
         }
         m.sync = sync.cut.then(|| Sync::changes(sync.started, seq));
+        cost
     }
 
     /// Puts an encoded chunk into the log, for everybody.

@@ -3,7 +3,7 @@
 use super::net::Net;
 use super::routes::{Core, Rib};
 use super::table::{DestId, PeerIndex, dest_flag};
-use crate::export::group::{ExportCtx, Group, ToldCounts};
+use crate::export::group::{ExportCtx, Group, Next, ToldCounts};
 use crate::fib::NO_ROUTE;
 
 /// A session, where it is now, and the key that it shall have.
@@ -57,14 +57,15 @@ impl<N: Net> Rib<N> {
         }
     }
 
-    /// The next bytes of this family for a member of a group.
+    /// The next bytes of this family for a member of a group; see [`Group::next`].
     pub(crate) fn next(
         &mut self,
         core: &mut Core,
         group: usize,
         member: usize,
         now: crate::io::Time,
-    ) -> Option<bytes::Bytes> {
+        left: &mut usize,
+    ) -> Next {
         let Core { store, sources, locals, packer, restarting, hold_eor, .. } = core;
         let mut ctx = ExportCtx {
             store,
@@ -75,7 +76,10 @@ impl<N: Net> Rib<N> {
             hold_eor: *restarting || *hold_eor,
             packer,
         };
-        self.groups.get_mut(group)?.as_mut()?.next(member, now, &self.table, &mut ctx)
+        match self.groups.get_mut(group).and_then(Option::as_mut) {
+            Some(group) => group.next(member, now, &self.table, &mut ctx, left),
+            None => Next::Nothing,
+        }
     }
 
     /// Sessions whose key changed find their new place; they keep their connection and are told only what differs, where

@@ -28,10 +28,18 @@ impl<N: Net> Rib<N> {
         self.fib_dirty_at < self.fib_dirty.len()
     }
 
-    /// Up to about `max` kernel changes; they count as done until [`Rib::fib_failed`] says otherwise.
-    pub(crate) fn take_fib(&mut self, core: &mut Core, max: usize, out: &mut Vec<FibChange>) {
+    /// Up to about `max` kernel changes; they count as done until [`Rib::fib_failed`] says otherwise. Looks at no more than
+    /// `left` destinations, and takes off those that it looked at.
+    pub(crate) fn take_fib(
+        &mut self,
+        core: &mut Core,
+        max: usize,
+        left: &mut usize,
+        out: &mut Vec<FibChange>,
+    ) {
         let mut given = 0;
-        while self.has_fib_work() && given < max {
+        while self.has_fib_work() && given < max && *left > 0 {
+            *left -= 1;
             let id = self.fib_dirty[self.fib_dirty_at];
             self.fib_dirty_at += 1;
             self.table.set_flag(id, dest_flag::FIB_DIRTY, false);

@@ -211,6 +211,8 @@ pub struct Rig {
     pub ways: BTreeMap<IpAddr, Resolution>,
     /// What the kernel was given.
     pub fib: BTreeMap<IpNet, FibRoute>,
+    /// There may be something for the kernel.
+    pub fib_due: bool,
 }
 
 pub fn config(count: u8, internal: u8, add_path: bool, log: usize) -> Config {
@@ -251,6 +253,7 @@ impl Rig {
             now,
             ways: BTreeMap::new(),
             fib: BTreeMap::new(),
+            fib_due: false,
         };
         for (p, peer) in (0_u8..).zip(&config.peers) {
             let conn = rig.accept(p).unwrap();
@@ -286,10 +289,14 @@ impl Rig {
     /// Answers what the speaker asks about next hops; everything else waits until somebody reads.
     pub fn carry_out(&mut self) {
         while let Some(output) = self.speaker.poll() {
-            if let Output::WatchNextHop(address) = output {
-                let link = || way("eth0", 0);
-                let resolution = self.ways.get(&address).cloned().unwrap_or_else(link);
-                self.speaker.handle(self.now, Input::NextHop { address, resolution });
+            match output {
+                Output::WatchNextHop(address) => {
+                    let link = || way("eth0", 0);
+                    let resolution = self.ways.get(&address).cloned().unwrap_or_else(link);
+                    self.speaker.handle(self.now, Input::NextHop { address, resolution });
+                }
+                Output::Fib => self.fib_due = true,
+                _ => {}
             }
         }
     }
@@ -297,6 +304,7 @@ impl Rig {
     /// The kernel takes up to about so many changes.
     pub fn write(&mut self, max: usize) -> usize {
         let changes = self.speaker.take_fib(max);
+        self.fib_due &= !changes.is_empty();
         for change in &changes {
             assert_eq!(self.fib.get(&change.prefix), change.old.as_deref(), "{}", change.prefix);
             match &change.new {
