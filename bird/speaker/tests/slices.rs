@@ -223,6 +223,8 @@ fn outcome(rig: &mut Rig) -> Outcome {
         .map(|mut path| {
             // Numbers of paths go by what was free.
             path.path_id = 0;
+            // When it was done is all that differs.
+            path.changed_ms = 0;
             format!("{path:?}")
         })
         .collect();
