@@ -8,7 +8,6 @@ use std::time::SystemTime;
 
 use bird_speaker::config::{Config, OriginTarget, Originated, PeerConfig};
 use bird_speaker::{Input, Speaker, Start};
-use caracal_netlink::Netlink;
 use mio::{Events, Poll};
 
 use super::*;
@@ -58,13 +57,13 @@ impl Loop {
         api.open(&socket, poll.registry(), LISTENER).unwrap();
         let bell = std::sync::Arc::new(mio::Waker::new(poll.registry(), Token(8)).unwrap());
         Self {
+            fib: Fib::open(std::sync::Arc::clone(&bell)).unwrap(),
             watch: Watch::new(std::sync::Arc::clone(&bell)),
             discovery: crate::discover::Discovery::new(bell),
             poll,
             api,
             speaker: Some(speaker),
             kernel: Kernel::new(12, 254),
-            fib: Fib::new(Netlink::open().unwrap(), 12, 254),
             tokens: Tokens::after(100),
             slices: Vec::new(),
         }

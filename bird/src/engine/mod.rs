@@ -29,7 +29,7 @@ use anyhow::Context as _;
 use bird_speaker::config::{Config, OriginTarget};
 use bird_speaker::io::{Command, LocalSource};
 use bird_speaker::{ConnId, Event, Input, Output, Speaker, Start};
-use caracal_netlink::{Groups, Monitor, MonitorConfig, Netlink, Route};
+use caracal_netlink::{Groups, Monitor, MonitorConfig, Route};
 use caracal_process::Reporter;
 use mio::{Events, Interest, Poll, Token};
 
@@ -173,18 +173,17 @@ impl Engine {
         let bell = std::sync::Arc::new(mio::Waker::new(poll.registry(), BELL).context("eventfd")?);
         // The monitor listens before anything is read, so no change falls between the two.
         let groups = Groups::LINK | Groups::ADDRESS | Groups::ROUTE;
-        let netlink = Netlink::open().context("cannot speak to the kernel; the agent needs CAP_NET_ADMIN")?;
-        let heard =
-            MonitorConfig::new(groups).ignore_new_routes_of(setup.protocol).ignore_changes_by(netlink.port());
+        let fib = Fib::open(std::sync::Arc::clone(&bell))?;
+        let heard = MonitorConfig::new(groups)
+            .ignore_new_routes_of(setup.protocol)
+            .ignore_changes_by(fib.writes_by());
         let monitor = Monitor::open(heard).context("cannot listen to changes of the kernel")?;
         poll.registry().register(
             &mut mio::unix::SourceFd(&std::os::fd::AsRawFd::as_raw_fd(&monitor)),
             MONITOR,
             Interest::READABLE,
         )?;
-        let auditor = Auditor::start(setup.table, setup.protocol, std::sync::Arc::clone(&bell))
-            .inspect_err(|err| tracing::warn!(err = format!("{err:#}"), "the loop itself audits the kernel"))
-            .ok();
+        let auditor = Auditor::start(setup.table, setup.protocol, std::sync::Arc::clone(&bell))?;
         let (sender, mailbox) = mpsc::channel();
         let now = SystemTime::now();
         let mut engine = Self {
@@ -198,7 +197,7 @@ impl Engine {
             plan: None,
             kernel: Kernel::new(setup.protocol, setup.table),
             monitor,
-            fib: Fib::new(netlink, setup.protocol, setup.table),
+            fib,
             conns: HashMap::new(),
             by_token: HashMap::new(),
             listeners: Listeners::default(),
@@ -282,13 +281,13 @@ impl Engine {
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let busy = !self.readable.is_empty()
             || !self.transmit.is_empty()
-            || self.fib_waiting
+            || (self.fib.has_room() && (self.fib_waiting || self.fib.has_mending()))
             || !self.repairs.is_empty()
             || self.api.is_busy()
             || self.audit.is_busy()
             || self.measure.is_busy()
             || self.discovery.stale
-            || (self.recheck.own && !self.recovering);
+            || (self.recheck.own && !self.recovering && !self.fib_waiting && self.fib.is_idle());
         if busy {
             return Some(Duration::ZERO);
         }
@@ -514,8 +513,6 @@ impl Engine {
         if let Some(reporter) = &self.reporter {
             reporter.ready();
         }
-        if let Some(speaker) = &self.speaker {
-            self.fib.sweep_leftovers(&self.kernel, |prefix| speaker.fib_route(prefix));
-        }
+        self.fib.sweep_leftovers();
     }
 }

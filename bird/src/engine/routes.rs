@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use bird_speaker::Input;
 
-use super::{AUDIT, AUDIT_SHARE, Engine, FIB_BATCH, LISTEN_RETRY, RESYNC_PAUSE, Recheck, SETTLE};
+use super::{Engine, FIB_BATCH, LISTEN_RETRY, RESYNC_PAUSE, Recheck, SETTLE};
 use crate::kernel::Effects;
 
 impl Engine {
@@ -26,7 +26,7 @@ impl Engine {
             match self.monitor.try_next() {
                 Ok(events) if events.is_empty() => return,
                 Ok(events) => {
-                    self.audit.heard += events.len() as u64;
+                    self.audit.hear(&events);
                     let effects = self.kernel.observe(events);
                     self.take(effects);
                 }
@@ -59,11 +59,13 @@ impl Engine {
         if effects.came_up {
             self.watch.stale |= self.watch.by_link;
             self.wake_at.get_or_insert(Instant::now() + SETTLE);
-            self.fib.retry(&self.kernel, true, Instant::now());
+            self.fib.retry_all();
         }
     }
 
     pub(super) fn write_fib(&mut self) {
+        let now = Instant::now();
+        self.fib.hear(&self.kernel, now);
         let Some(speaker) = &mut self.speaker else {
             self.repairs.clear();
             self.recheck.own = false;
@@ -75,8 +77,7 @@ impl Engine {
             self.recheck = Recheck::default();
             return;
         }
-        let now = Instant::now();
-        if self.fib_waiting {
+        while self.fib_waiting && self.fib.has_room() {
             let changes = speaker.take_fib(FIB_BATCH);
             self.fib_waiting = !changes.is_empty();
             let changes = self.calm.pass(changes, now);
@@ -87,31 +88,36 @@ impl Engine {
         if !held.is_empty() {
             self.fib.apply(&self.kernel, &held, now);
         }
+        let wanted = |prefix| speaker.fib_route(prefix);
         if !self.repairs.is_empty() {
             let mut gone = std::mem::take(&mut self.repairs);
             gone.retain(|route| !self.calm.explains(route.dst, now));
-            let speaker = &*speaker;
-            let repaired = self.fib.repair(&self.kernel, &gone, |prefix| speaker.fib_route(prefix), now);
-            if repaired > 0 {
-                tracing::info!(count = repaired, "routes that somebody removed are back");
+            let count = self.fib.repair(&self.kernel, &gone, wanted);
+            if count > 0 {
+                tracing::info!(count, "somebody removed routes; they are written again");
             }
         }
+        self.fib.mend(&self.kernel, wanted, now);
         if self.recheck.own && !self.fib_waiting && !self.recovering {
-            self.recheck.own = false;
-            self.recheck_own();
+            self.recheck_own(now);
         }
     }
 
     /// Compares our routes in the kernel with what the speaker gave out. Not before the end of a restart: until then
     /// the kernel may hold more than the speaker knows.
-    fn recheck_own(&mut self) {
-        let Some(speaker) = &self.speaker else { return };
-        match self.fib.resync(&self.kernel, speaker.fib_routes(), Instant::now()) {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "routes that were not as they should be are written"),
+    fn recheck_own(&mut self, now: Instant) {
+        if !self.is_small() {
+            self.recheck.own = false;
+            self.begin_audit(now);
+            return;
+        }
+        let Some(speaker) = self.speaker.as_ref().filter(|_| self.fib.is_idle()) else { return };
+        self.recheck.own = false;
+        match self.fib.compare(&self.kernel, speaker.fib_routes()) {
+            Ok(found) => self.mend(found),
             Err(err) => {
                 tracing::warn!(%err, "our routes cannot be compared with the kernel; trying again");
-                self.recheck.all_at = Some(Instant::now() + LISTEN_RETRY);
+                self.recheck.all_at = Some(now + LISTEN_RETRY);
             }
         }
     }
@@ -121,28 +127,23 @@ impl Engine {
         self.cut_short(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.recheck.audit_at) {
-            self.recheck.audit_at = Some(now + AUDIT);
+            self.recheck.audit_at = None;
             self.begin_audit(now);
         }
         if due(self.recheck.all_at) {
             self.recheck.all_at = None;
-            let outcome = self.read_kernel();
-            let end = Instant::now();
-            self.recheck.audit_at = Some(end + AUDIT.max((end - now) * AUDIT_SHARE));
-            match outcome {
-                Ok(()) => self.recheck.own = true,
-                Err(err) => {
-                    tracing::warn!(err = format!("{err:#}"), "the kernel cannot be read; trying again");
-                    self.recheck.all_at = Some(now + LISTEN_RETRY);
-                }
+            if !self.is_small() {
+                self.begin_audit(now);
+            } else if let Err(err) = self.read_kernel() {
+                tracing::warn!(err = format!("{err:#}"), "the kernel cannot be read; trying again");
+                self.recheck.all_at = Some(now + LISTEN_RETRY);
+            } else {
+                self.recheck.own = true;
             }
         }
         if self.wake_at.is_some_and(|at| at <= now) {
             self.wake_at = None;
             self.try_again();
-        }
-        if self.fib.next_retry().is_some_and(|at| at <= now) {
-            self.fib.retry(&self.kernel, false, now);
         }
         if self.listen_retry_at.is_some_and(|at| at <= now) {
             self.listen_again();
