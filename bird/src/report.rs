@@ -25,6 +25,9 @@ pub(crate) fn event(event: &Event) {
         {
             tracing::info!(%peer, err = %reason, "both called at once; the other connection stays");
         }
+        Event::Failed { peer, reason: reason @ DownReason::Twin { .. } } => {
+            tracing::warn!(%peer, err = %reason, fix = fix(reason), "another speaker has this peer's address; the session stays");
+        }
         Event::Failed { peer, reason } => {
             tracing::warn!(%peer, err = %reason, fix = fix(reason), "session does not come up");
         }
@@ -100,6 +103,9 @@ fn fix(reason: &DownReason) -> &'static str {
             "look at the peer's log: it hung up without a reason; a wrong password or an unknown neighbour does that"
         }
         DownReason::Rival { .. } => "remove the BGPPeer that is not meant, or correct its peerIP",
+        DownReason::Twin { .. } => {
+            "give one of the two hosts another address; `ip neigh` shows the link address of the one that answers now"
+        }
         DownReason::Unreachable(_) => {
             "look at the path to the peer, and whether its BFD runs; `ctl bgp neighbor` shows the BFD session"
         }

@@ -339,6 +339,19 @@ pub enum DownReason {
         /// The other peer.
         rival: Arc<str>,
     },
+    /// Two hosts have the peer's address: while the session with one is alive, the other calls.
+    #[error(
+        "two speakers have the address {address}: the session is with router id {session}, and {caller} calls too and is \
+         refused"
+    )]
+    Twin {
+        /// The address.
+        address: IpAddr,
+        /// Router id of the one that has the session.
+        session: std::net::Ipv4Addr,
+        /// Router id of the other.
+        caller: std::net::Ipv4Addr,
+    },
     /// BFD or its link says that it is gone.
     #[error("{0}")]
     Unreachable(&'static str),

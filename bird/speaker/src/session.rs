@@ -278,6 +278,14 @@ impl Speaker {
         let Some(peer) = self.peer(index) else { return Ok(()) };
         let config = peer.config.clone();
         let local = self.config.local;
+        if negotiate::judge(&config, &local, &open).is_ok()
+            && let Some(session) = self.twin(now, index, at, &open)
+        {
+            let (address, caller) = (config.address, open.router_id);
+            self.report_failure(index, DownReason::Twin { address, session, caller });
+            self.close_conn(at, Some(&Notification::cease(Cease::ConnectionRejected)));
+            return Ok(());
+        }
         let said = Said { asn: open.asn, router_id: open.router_id, hold_time: open.hold_time };
         if let Some(peer) = self.peer_mut(index) {
             peer.said = Some(said);
@@ -329,6 +337,16 @@ impl Speaker {
             self.proceed(now, at);
         }
         Ok(())
+    }
+
+    /// The router id of the speaker that has the session, if it is another one that calls, and the session lives: a
+    /// peer that was started anew with another router id is silent on the old connection.
+    fn twin(&self, now: Time, index: PeerIndex, at: usize, open: &OpenMessage) -> Option<std::net::Ipv4Addr> {
+        let session = self.peer(index)?.established.filter(|e| *e != at).and_then(|e| self.conns.get(e))?;
+        let (known, hold) = (session.open.as_ref()?.router_id, session.terms.as_ref()?.hold?);
+        // Heard in the last half of the hold time, in which there is a KEEPALIVE.
+        let lives = session.hold_at.is_some_and(|end| end.saturating_sub(now) > hold / 2);
+        (known != open.router_id && lives).then_some(known)
     }
 
     /// Nothing is waited for any more: answer the peer's OPEN, go to OpenConfirm, and on if the peer's answer was first.

@@ -102,6 +102,7 @@ fn decisive<'a>(reasons: &[&'a DownReason]) -> Option<&'a DownReason> {
         }
         DownReason::Connect(_)
         | DownReason::Rival { .. }
+        | DownReason::Twin { .. }
         | DownReason::Unreachable(_)
         | DownReason::Admin(_) => false,
     };
@@ -148,6 +149,11 @@ fn by_reason(facts: &Facts<'_>, reason: &DownReason) -> Cause {
             CauseKind::Rival,
             format!("two peers are configured for the address {address}, and {rival} has the session"),
             "remove the BGPPeer that is not meant, or correct its peerIP; or give each a source address or port of its own",
+        ),
+        DownReason::Twin { address, session, caller } => cause(
+            CauseKind::RouterId,
+            format!("two speakers have the address {address}, router ids {session} and {caller}"),
+            "give one of the two hosts another address",
         ),
         DownReason::Unreachable(text) => cause(
             CauseKind::Gone,
@@ -499,6 +505,14 @@ mod tests {
             (received(6, 99), CauseKind::Protocol),
             (closed(), CauseKind::WrongSource),
             (DownReason::Admin("reset by an operator"), CauseKind::Disabled),
+            (
+                DownReason::Twin {
+                    address: "10.0.0.2".parse().unwrap(),
+                    session: "10.0.0.2".parse().unwrap(),
+                    caller: "10.0.0.3".parse().unwrap(),
+                },
+                CauseKind::RouterId,
+            ),
             (DownReason::Rival { address: "10.0.0.2".parse().unwrap(), rival: "q".into() }, CauseKind::Rival),
         ] {
             let view = view(|_| {});

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bird_packet::{MessageKind, OpenMessage};
-use integration::lab::{Process, run_in};
-use integration::raw::{self, Heard, RawPeer};
+use integration::lab::{Process, RouteWatch, run_in};
+use integration::picture::binary;
+use integration::raw::{self, Heard, RawPeer, Witness};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
@@ -376,6 +377,79 @@ fn b24_a_second_speaker_with_our_identifier_is_refused_and_named() {
         "{log}"
     );
     assert!(lines.len() <= 3, "{} lines in 4 s:\n{log}", lines.len());
+}
+
+/// Two hosts have one neighbour's address, and both call, over and over: one has the session and keeps it, the other is
+/// refused; who they are is said once, in the log and by `ctl bgp`. When the first falls silent, the other may come.
+#[test]
+fn b24_of_two_speakers_with_one_address_one_stays_and_both_are_named() {
+    let scene = Scene::new("b24t");
+    let api = scene.lab.file("bgp.sock");
+    let yaml = format!(
+        "routerId: 10.98.0.1\nasNumber: {AS}\napi: {{ socket: {} }}\nneighbours:\n  - {{ name: twins, address: 10.98.0.10, \
+         asNumber: 65010, passive: true, holdTime: 6, gracefulRestart: {{ enabled: false }} }}",
+        api.display()
+    );
+    let dut = scene.daemon("dut", &scene.dut, &yaml);
+    let open = |id: &str| OpenMessage { hold_time: 6, ..raw::open(65010, id.parse().unwrap()) };
+    let mut first = scene.session(10, &open("10.98.0.10"));
+    first.send(&raw::update(&raw::attributes(&[65010], at(10)), &raw::nlri("11.24.0.0/24"))).unwrap();
+    scene.route(&scene.dut, "11.24.0.0/24", Some("via 10.98.0.10"));
+    let port = first.stream().local_addr().unwrap().port();
+    let first = Witness::start(first, false, Some(Duration::from_secs(1)));
+    let watch = RouteWatch::start(&scene.dut).unwrap();
+    let twin = || {
+        let mut peer = RawPeer::call(&scene.raw, at(10).into(), DUT)?;
+        peer.greet(&open("10.77.7.7"))?;
+        anyhow::Ok(peer)
+    };
+    for attempt in 0..20 {
+        let mut peer = RawPeer::call(&scene.raw, at(10).into(), DUT).unwrap();
+        let mut hello = Vec::new();
+        open("10.77.7.7").encode(&mut hello);
+        peer.send(&hello).unwrap();
+        let heard = peer.ending(SOON).unwrap();
+        assert!(
+            matches!(&heard, Some(Heard::Notification(n)) if (n.code, n.subcode) == (6, 5)),
+            "attempt {attempt}: {heard:?} instead of Cease, Connection Rejected"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(first.table().ended, None);
+    assert!(scene.is_up("dut", "twins"), "{}", dut.log());
+    assert!(watch.take().is_empty(), "no kernel route moves");
+    let log = dut.log();
+    let lines: Vec<&str> = log.lines().filter(|l| l.contains("another speaker")).collect();
+    assert!(
+        lines.len() == 1 && ["twins", "10.98.0.10", "10.77.7.7"].iter().all(|w| lines[0].contains(w)),
+        "one line with both: {lines:?}"
+    );
+    assert!(!log.contains("session lost"), "{log}");
+    let (binary, socket) = (binary().unwrap(), api.to_string_lossy().into_owned());
+    let argv = [&*binary.to_string_lossy(), "ctl", "bgp", "neighbor", "twins", "--socket", &socket];
+    let (_, shown, err) = run_in(&scene.dut, &argv, &[]).unwrap();
+    assert!(shown.contains("Established") && shown.contains("router id 10.98.0.10"), "{shown}{err}");
+    assert!(shown.contains("10.77.7.7"), "{shown}{err}");
+
+    // The first is cut off without a word; the other is not kept out for the whole hold time.
+    scene
+        .raw
+        .sh(&format!(
+            "nft 'add table ip cut; add chain ip cut out {{ type filter hook output priority 0; }}; \
+             add rule ip cut out tcp sport {port} drop'"
+        ))
+        .unwrap();
+    let (mut second, took) = timed(|| {
+        let mut second = None;
+        scene.until(SOON, || {
+            second = Some(twin().map_err(|err| err.to_string())?);
+            Ok(())
+        });
+        second.expect("invariant: waited for")
+    });
+    println!("b24 | the other comes {:.2} s after the first fell silent", took.as_secs_f64());
+    assert!(took < Duration::from_secs(4), "half of the hold time: {took:?}");
+    assert_eq!(second.ending(Duration::from_millis(300)).unwrap(), None);
 }
 
 /// NOTIFICATIONs by the hundred, right ones and nonsense, from a peer that calls again at once: nothing is left of them.
