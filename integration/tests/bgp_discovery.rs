@@ -10,7 +10,7 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use integration::lab::{Lab, Namespace, Process, eventually};
+use integration::lab::{Lab, Namespace, Process, RouteWatch, eventually};
 use integration::picture::binary;
 use serde_json::Value;
 
@@ -227,7 +227,7 @@ fn frr_is_found_by_its_advertisements() {
 fn two_of_ours_find_each_other_again_and_again() {
     let pair = Pair::new("disc-two");
     let neighbour = "  - { name: up, interface: eth0, asNumber: external, holdTime: 9, bfd: true }\n";
-    let ours = pair.caracal("ours", &pair.ours, 1, neighbour);
+    let mut ours = pair.caracal("ours", &pair.ours, 1, neighbour);
     let waits = pair.until("ours", "up", "a cause", |n| n["cause"]["kind"] == "not-found").0;
     assert_eq!(waits["cause"]["text"], "no router advertises itself on eth0");
     assert!(pair.text(&["peers"]).contains("-%eth0"), "{}", pair.text(&["peers"]));
@@ -237,6 +237,19 @@ fn two_of_ours_find_each_other_again_and_again() {
     let there = link_local(&pair.theirs, "eth0");
     pair.routes(&pair.ours, "bird", &learned(2, &there));
     pair.pings();
+
+    // Killed and started again: found again before anybody's route is gone.
+    let watches = [RouteWatch::start(&pair.ours).unwrap(), RouteWatch::start(&pair.theirs).unwrap()];
+    ours.kill();
+    ours.start().unwrap();
+    pair.up("ours", "up");
+    pair.up("theirs", "up");
+    pair.pings();
+    std::thread::sleep(Duration::from_secs(2));
+    for watch in watches {
+        let gone: Vec<_> = watch.take().into_iter().filter(|c| c.gone && c.route.proto == 12).collect();
+        assert!(gone.is_empty(), "{gone:?}\n{}", pair.lab.logs(60));
+    }
 
     // Another address: BFD misses the old one at once.
     let moved = "fe80::2:2";
@@ -285,6 +298,107 @@ fn an_external_peer_of_our_own_as_is_told_so() {
     let _ours = pair.caracal("ours", &pair.ours, 1, &neighbour("internal"));
     let up = pair.up("ours", "eth0").0;
     assert_eq!((&up["internal"], &up["remoteAs"]), (&true.into(), &65007.into()));
+}
+
+/// ```text
+///   ours eth0 10.99.0.1 --- LAN --- eth0 10.99.0.2, .3, .4: BIRD, AS 65002, 65003, 65004, each with 10.N.0.0/16
+/// ```
+#[test]
+fn the_default_gateway_is_followed() {
+    let mut pair = Pair::new("disc-gw");
+    let lan = pair.lab.host("lan").unwrap();
+    lan.bridge("br0").unwrap();
+    pair.ours.sh("ip link del eth0").unwrap();
+    lan.wire("p1", &pair.ours, "eth0", Some("br0")).unwrap();
+    pair.ours.address("eth0", "10.99.0.1/24".parse().unwrap()).unwrap();
+    let mut birds = Vec::new();
+    for n in [2, 3, 4] {
+        let space = pair.lab.host(&format!("g{n}")).unwrap();
+        lan.wire(&format!("p{n}"), &space, "eth0", Some("br0")).unwrap();
+        space.address("eth0", format!("10.99.0.{n}/24").parse().unwrap()).unwrap();
+        let conf = pair.file(
+            &format!("bird{n}.conf"),
+            &format!(
+                "router id 10.99.0.{n};\nprotocol device {{ }}\nprotocol static {{ ipv4; route 10.{n}.0.0/16 \
+                 blackhole; }}\nprotocol bgp p {{ local 10.99.0.{n} as 6500{n}; neighbor 10.99.0.1 as 65001;\n\
+                 connect delay time 1; connect retry time 1; error wait time 1, 2; hold time 9;\n\
+                 ipv4 {{ import all; export all; }}; }}\n"
+            ),
+        );
+        let socket = pair.lab.file(&format!("bird{n}.ctl"));
+        let argv = ["bird", "-f", "-c", &conf, "-s", socket.to_str().unwrap()];
+        let mut bird = Process::new(&format!("bird{n}"), &space, pair.lab.dir(), &argv);
+        bird.start().unwrap();
+        birds.push(bird);
+    }
+    let ours = "  - { defaultGateway: ipv4, asNumber: external, holdTime: 9, connectRetry: 1 }\n  \
+                - { name: fixed, address: 10.99.0.4, asNumber: 65004, holdTime: 9 }\n";
+    let _ours = pair.caracal("ours", &pair.ours, 1, ours);
+    let gateway = "gateway-ipv4";
+    let route = |line: &str| drop(pair.ours.sh(&format!("ip route {line}")).unwrap());
+    let at = |n: u8| {
+        let address = format!("10.99.0.{n}");
+        let is = |v: &Value| v["state"] == "Established" && v["address"] == address.as_str();
+        let (seen, took) = pair.until("ours", gateway, &address, is);
+        pair.routes(&pair.ours, "bird", &[n, 4].map(|n| format!("10.{n}.0.0/16 via 10.99.0.{n} dev eth0")));
+        (seen, took)
+    };
+    let flaps = || pair.until("ours", gateway, "", |_| true).0["counters"]["flaps"].as_u64().unwrap();
+
+    pair.up("ours", "fixed");
+    let waits = pair.until("ours", gateway, "a cause", |n| n["cause"]["kind"] == "not-found").0;
+    assert_eq!(waits["cause"]["text"], "no IPv4 default route");
+    assert!(waits["cause"]["fix"].as_str().unwrap().starts_with("ip -4 route add default via"), "{waits:#}");
+    assert!(pair.text(&["summary"]).contains("no IPv4 default route"));
+    route("add default dev eth0");
+    let waits = pair.until("ours", gateway, "a cause", |n| n["cause"]["kind"] == "not-found").0;
+    assert_eq!(waits["cause"]["text"], "the IPv4 default route leads to eth0 and has no gateway");
+    route("del default");
+
+    route("add default via 10.99.0.2 metric 50");
+    let (seen, took) = at(2);
+    eprintln!("gateway: session after {took:?}");
+    assert_eq!(seen["discovery"]["by"], "the IPv4 default route");
+    assert_eq!(seen["remoteAs"], 65002);
+    // A better one, the former one again, and several of one metric: the lowest address.
+    route("add default via 10.99.0.3 metric 7");
+    let (_, took) = at(3);
+    eprintln!("gateway: another one after {took:?}");
+    route("replace default via 10.99.0.2 metric 7");
+    at(2);
+    route("replace default metric 7 nexthop via 10.99.0.3 nexthop via 10.99.0.2");
+    let (seen, _) = pair.until("ours", gateway, "two", |n| n["discovery"]["others"][0] == "10.99.0.3");
+    assert_eq!((&seen["state"], &seen["address"]), (&"Established".into(), &"10.99.0.2".into()));
+    assert!(pair.text(&["neighbor", gateway]).contains("not taken: 10.99.0.3"));
+
+    // Away for a moment, as DHCP clients do it; away for good: the session decides.
+    let before = flaps();
+    route("del default metric 7");
+    route("del default metric 50");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!((flaps(), at(2).0["cause"].is_null()), (before, true));
+    birds[0].kill();
+    let waits = pair.until("ours", gateway, "a cause", |n| n["cause"]["kind"] == "not-found").0;
+    assert_eq!(waits["cause"]["text"], "no IPv4 default route");
+    route("add default via 10.99.0.3");
+    at(3);
+    let fixed = pair.until("ours", "fixed", "", |_| true).0;
+    assert_eq!((&fixed["state"], &fixed["counters"]["flaps"]), (&"Established".into(), &0.into()));
+}
+
+#[test]
+fn a_link_local_gateway_has_its_link() {
+    let pair = Pair::new("disc-gw6");
+    let (here, there) = (link_local(&pair.ours, "eth0"), link_local(&pair.theirs, "eth0"));
+    let theirs = format!("  - {{ address: '{here}', interface: eth0, asNumber: 65001 }}\n");
+    let _theirs = pair.caracal("theirs", &pair.theirs, 2, &theirs);
+    let _ours = pair.caracal("ours", &pair.ours, 1, "  - { defaultGateway: ipv6, asNumber: 65002 }\n");
+    let waits = pair.until("ours", "gateway-ipv6", "a cause", |n| n["cause"]["kind"] == "not-found").0;
+    assert_eq!(waits["cause"]["text"], "no IPv6 default route");
+    pair.ours.sh(&format!("ip -6 route add default via {there} dev eth0")).unwrap();
+    let (seen, _) = pair.up("ours", "gateway-ipv6");
+    assert_eq!(seen["discovery"]["interface"], "eth0");
+    pair.routes(&pair.ours, "bird", &learned(2, &there)[1..]);
 }
 
 /// Router advertisements from addresses that nobody has, as a host on the link can forge them.
