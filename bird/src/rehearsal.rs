@@ -356,6 +356,7 @@ fn update(peer: &PeerConfig, internal: bool, prefix: IpNet, route: &Learned) -> 
     let mut ctx = SessionContext::new(if internal { PeerKind::Internal } else { PeerKind::External });
     ctx.families = <[bird_packet::FamilyContext; 2]>::default();
     ctx.family_mut(family).enabled = true;
+    ctx.family_mut(family).ext_nexthop = peer.extended_next_hop;
     let next_hop = bird_packet::NextHop::from(route.next_hop.unwrap_or(peer.address));
     let prefix: Prefix = prefix.to_string().parse().map_err(|e: bird_packet::PrefixError| cannot(&e))?;
     let mut bytes = Vec::new();

@@ -10,9 +10,13 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use integration::lab::{Lab, Namespace, Process, RouteWatch, eventually};
-use integration::picture::binary;
-use serde_json::Value;
+use integration::picture::{NODES, Options, Picture, ROUTER, ROUTER_AS, binary, routes};
+use integration::router::RouterKind;
+use integration::seed;
+use integration::store::StoreKind;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -399,6 +403,59 @@ fn a_link_local_gateway_has_its_link() {
     let (seen, _) = pair.up("ours", "gateway-ipv6");
     assert_eq!(seen["discovery"]["interface"], "eth0");
     pair.routes(&pair.ours, "bird", &learned(2, &there)[1..]);
+}
+
+/// In a cluster: the router is every node's default gateway, and node1 has an unnumbered uplink besides.
+#[test]
+fn annotations_find_the_gateway_and_an_unnumbered_uplink() -> anyhow::Result<()> {
+    let options =
+        Options { store: StoreKind::Etcd, router: RouterKind::Bird, split: false, binary: binary()? };
+    let mut picture = Picture::new("disc-node", &options)?;
+    picture.seed()?;
+    let (key, mut peer) = seed::bgp_peer("tor", ROUTER.into(), ROUTER_AS);
+    peer["metadata"]["annotations"] = json!({ "caracal.io/default-gateway": "ipv4" });
+    peer["spec"] = json!({ "asNumber": ROUTER_AS });
+    let (up_key, mut up_peer) = seed::bgp_peer("up", ROUTER.into(), ROUTER_AS);
+    up_peer["metadata"]["annotations"] =
+        json!({ "caracal.io/interface": "up0", "caracal.io/remote-as": "external" });
+    up_peer["spec"] = json!({ "node": "node1", "peerSelector": "!all()" });
+    picture.store.put(&[(key, peer), (up_key, up_peer)])?;
+    for node in &picture.nodes {
+        node.space.default_route(ROUTER)?;
+    }
+    let up = picture.lab.host("up")?;
+    picture.nodes[0].space.wire("up0", &up, "eth0", None)?;
+    let file = picture.lab.file("up.yaml");
+    let yaml =
+        "routerId: 192.0.2.9\nasNumber: 65010\nneighbours: [{ interface: eth0, asNumber: external }]\n";
+    std::fs::write(&file, yaml)?;
+    let program = binary()?;
+    let argv = [program.to_str().unwrap(), "bird", "--config", file.to_str().unwrap()];
+    let mut router = Process::new("up", &up, picture.lab.dir(), &argv);
+    router.start()?;
+    picture.start_agents()?;
+    picture.converged(SOON)?;
+    let from = link_local(&picture.nodes[0].space, "up0");
+    let wanted = format!("{} via inet6 {from} dev eth0 proto bird", NODES[0].2);
+    eventually(SOON, || {
+        let have = routes(&up).map_err(|e| e.to_string())?;
+        if have.iter().any(|l| l.starts_with(&wanted)) {
+            Ok(())
+        } else {
+            Err(format!("no {wanted}: {have:?}"))
+        }
+    })
+    .with_context(|| picture.lab.logs(40))?;
+    for node in &picture.nodes {
+        let log = node.agents["node"].log();
+        assert!(log.contains("session established peer=Global_gateway_ipv4"), "{log}");
+        assert_eq!(
+            log.contains("session established peer=Node_interface_up0"),
+            node.name == "node1",
+            "{log}"
+        );
+    }
+    Ok(())
 }
 
 /// Router advertisements from addresses that nobody has, as a host on the link can forge them.

@@ -17,7 +17,6 @@
 mod config;
 mod derive;
 mod facts;
-mod found;
 mod parse;
 mod peers;
 mod place;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use caracal_model::annotation::{self, BgpSettings, DEFAULT_GATEWAY, INTERFACE};
+use caracal_model::annotation::{self, BgpSettings, Named, Sought, Wrong};
 use caracal_model::selector::Selector;
 use caracal_model::{
     BgpConfiguration, BgpConfigurationSpec, BgpFilter, BgpFilterAction, BgpFilterOperation, BgpFilterRule,
@@ -22,7 +22,6 @@ use crate::facts::{
     Annotations, ConfigFact, Encapsulation, Locals, NodeFact, PeerFact, PoolFact, Programs, Remote,
     WorkloadFact,
 };
-use crate::found;
 
 /// Narrows what a peer is told.
 const EXPORT_ANNOTATION: &str = "caracal.io/export";
@@ -35,9 +34,15 @@ pub(crate) struct BadField {
     pub(crate) fix: &'static str,
 }
 
-pub(crate) type Result<T> = std::result::Result<T, BadField>;
+impl From<Wrong> for BadField {
+    fn from(wrong: Wrong) -> Self {
+        Self { field: wrong.field, reason: wrong.reason, fix: wrong.fix }
+    }
+}
 
-pub(crate) fn bad<T>(field: impl Into<String>, reason: impl Into<String>, fix: &'static str) -> Result<T> {
+type Result<T> = std::result::Result<T, BadField>;
+
+fn bad<T>(field: impl Into<String>, reason: impl Into<String>, fix: &'static str) -> Result<T> {
     Err(BadField { field: field.into(), reason: reason.into(), fix })
 }
 
@@ -79,16 +84,17 @@ pub(crate) fn peer(peer: &BgpPeer) -> Result<PeerFact> {
         word(spec.peer_selector.as_ref()),
         word(spec.local_workload_selector.as_ref()),
     );
-    let remote = match (found::found(peer)?, fields) {
-        (Some(found), (None, selector, None)) => found::remote(found, selector.as_deref(), spec.as_number)?,
-        (Some(_), _) => {
-            return bad(
-                "spec",
-                format!("says who the peer is, and so does {INTERFACE} or {DEFAULT_GATEWAY}"),
-                "remove peerIP and localWorkloadSelector, or the annotation",
-            );
+    let named = Named {
+        otherwise: fields.0.is_some() || fields.2.is_some(),
+        peer_selector: fields.1.is_some(),
+        as_number: spec.as_number.map(|a| a.0).filter(|a| *a != 0),
+    };
+    let remote = match Sought::read(&peer.metadata.annotations, named)? {
+        Some(Sought { by, remote_as }) => {
+            let selector = fields.1.map(|text| selector(&text, "spec.peerSelector")).transpose()?;
+            Remote::Found { by, remote_as, selector }
         }
-        (None, fields) => configured(spec, fields)?,
+        None => configured(spec, fields)?,
     };
     let export = match peer.metadata.annotations.get(EXPORT_ANNOTATION).map(|v| v.trim()) {
         None | Some("" | "all") => None,
@@ -524,7 +530,7 @@ fn cidr(text: &str, field: &str) -> Result<IpNet> {
     Ok(address_of(text, field)?.trunc())
 }
 
-pub(crate) fn selector(text: &str, field: &str) -> Result<Selector> {
+fn selector(text: &str, field: &str) -> Result<Selector> {
     match Selector::parse(text) {
         Ok(selector) => Ok(selector),
         Err(err) => bad(field, format!("is no selector: {err}"), "correct the selector"),

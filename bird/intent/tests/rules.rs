@@ -312,3 +312,77 @@ fn a_wrong_annotation_counts_as_not_given_and_is_named() {
     assert_eq!(store.put(&format!("{PEERS}tor"), &value), None);
     assert_eq!(store.derive().problems, []);
 }
+
+const SOUGHT: &str = r#"{"kind":"BGPPeer","apiVersion":"projectcalico.org/v3",
+    "metadata":{"name":"tor","annotations":{ANNOTATIONS}},"spec":SPEC}"#;
+
+fn sought(annotations: &str, spec: &str) -> String {
+    SOUGHT.replace("ANNOTATIONS", annotations).replace("SPEC", spec)
+}
+
+#[test]
+fn a_peer_that_the_node_finds_stands_without_an_address() {
+    let mut store = Store::new();
+    store.resource(
+        FILTERS,
+        "BGPFilter",
+        "six",
+        r#"{"importV6":[{"action":"Reject"}],"importV4":[{"action":"Accept"}]}"#,
+    );
+    let unnumbered =
+        r#""caracal.io/interface":"eth1","caracal.io/remote-as":"external","caracal.io/bfd":"on""#;
+    let spec = r#"{"nodeSelector":"all()","peerSelector":"!all()","filters":["six"]}"#;
+    assert_eq!(store.put(&format!("{PEERS}tor"), &sought(unnumbered, spec)), None);
+    let gateway = sought(r#""caracal.io/default-gateway":"ipv4""#, r#"{"asNumber":64999}"#);
+    assert_eq!(store.put(&format!("{PEERS}gateway"), &gateway.replace("tor", "gateway")), None);
+    let config = store.derive();
+    assert_eq!(config.problems, []);
+    let names: Vec<&str> = config.peers.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["Global_gateway_ipv4", "Node_interface_eth1"]);
+    let [gateway, tor] = config.peers.as_slice() else { unreachable!() };
+    let shown = serde_json::to_value(&config.peers).unwrap();
+    assert_eq!(shown[0]["discover"], serde_json::json!({"defaultGateway": "ipv4"}));
+    assert_eq!(shown[1]["discover"], serde_json::json!({"interface": "eth1"}));
+    assert_eq!(shown[1].get("address"), None);
+    assert_eq!((gateway.as_number, gateway.internal), (64999, false));
+    assert_eq!(gateway.source_address, Some("10.20.0.1".parse().unwrap()));
+    assert_eq!((tor.as_number, tor.internal, tor.source_address), (0, false, None));
+    assert!(!tor.bfd.unwrap().multihop);
+    assert_eq!(tor.import_filters, ["six"]);
+    let six = &config.filters["six"];
+    assert_eq!((six.import_v4.len(), six.import_v6.len()), (1, 1), "one session carries both families");
+    // The other end of nobody.
+    assert_eq!(derive(&store.0, "node-b", &Env::default()).unwrap().peers.len(), 2);
+}
+
+#[test]
+fn a_peer_that_is_found_is_nobody_else_for_calico() {
+    let mut store = Store::new();
+    let eth1 = r#""caracal.io/interface":"eth1""#;
+    for (annotations, spec, said) in [
+        (
+            eth1,
+            r#"{"asNumber":64512}"#,
+            "is the AS of the node node-a: nodes that run Calico would peer with it",
+        ),
+        (
+            r#""caracal.io/interface":"eth1","caracal.io/remote-as":"internal""#,
+            r#"{"peerSelector":"all()"}"#,
+            "selects the node node-a beside the peer to be found",
+        ),
+    ] {
+        assert_eq!(store.put(&format!("{PEERS}tor"), &sought(annotations, spec)), None);
+        let config = store.derive();
+        assert_eq!(config.peers, []);
+        assert!(config.problems[0].reason.contains(said), "{:?}", config.problems);
+    }
+    // What says too much or too little is not taken, and the last good one stays.
+    let internal = r#""caracal.io/interface":"eth1","caracal.io/remote-as":"internal""#;
+    assert_eq!(store.put(&format!("{PEERS}tor"), &sought(internal, r#"{"peerSelector":"!all()"}"#)), None);
+    for spec in [r#"{"peerIP":"10.20.0.254","asNumber":65500}"#, "{}"] {
+        let said = store.put(&format!("{PEERS}tor"), &sought(eth1, spec)).unwrap();
+        assert!(said.contains("bgppeers/tor spec"), "{said}");
+    }
+    let peers = store.derive().peers;
+    assert_eq!((peers.len(), peers[0].as_number, peers[0].internal), (1, 64512, true));
+}

@@ -618,6 +618,31 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_is_not_found_says_what_is_missing() {
+        let view = view(|p| (p.address, p.remote_as, p.remote_external) = ([0, 0, 0, 0].into(), 0, true));
+        let mut discovery = DiscoveryView {
+            by: "the IPv4 default route".into(),
+            address: None,
+            interface: None,
+            heard_ms: None,
+            others: Vec::new(),
+            missing: Some("no IPv4 default route".into()),
+            fix: Some("ip -4 route add default via GATEWAY".into()),
+        };
+        let cause = diagnose(&Facts { discovery: Some(&discovery), ..facts(&view, &[]) }).unwrap();
+        assert_eq!((cause.kind, cause.text.as_str()), (CauseKind::NotFound, "no IPv4 default route"));
+        assert!(cause.fix.contains("route add"));
+        // Found, and of the wrong side.
+        discovery.missing = None;
+        let mut view = view;
+        view.said = Some(Said { asn: 65001, router_id: [10, 0, 0, 9].into(), hold_time: 90 });
+        let reasons = [sent(2, 2)];
+        let cause = diagnose(&Facts { discovery: Some(&discovery), ..facts(&view, &reasons) }).unwrap();
+        assert_eq!(cause.kind, CauseKind::WrongAs);
+        assert!(cause.text.contains("AS 65001, which is ours here"), "{}", cause.text);
+    }
+
+    #[test]
     fn a_way_that_a_hop_is_too_short_for_is_named() {
         let reasons = [DownReason::Connect(ConnectError::TimedOut)];
         let view = view(|p| p.multihop = 1);

@@ -105,6 +105,24 @@ fn mistakes_are_named() {
             "is on the link",
         ),
         ("neighbours: [{ address: 'fe80::1', asNumber: 1 }]", "fe80::1: interface: is missing"),
+        ("neighbours: [{ asNumber: 1 }]", "a neighbour: address: is missing"),
+        ("neighbours: [{ address: '::', asNumber: 1 }]", ":: is nobody's"),
+        ("neighbours: [{ interface: eth0 }]", "eth0: asNumber: is missing"),
+        ("neighbours: [{ interface: eth0, asNumber: 0 }]", "eth0: remote_as: AS 0 is reserved"),
+        (
+            "neighbours: [{ interface: eth0, asNumber: any }]",
+            "a number from 1 to 4294967295, external or internal",
+        ),
+        ("neighbours: [{ interface: eth0, asNumber: 4294967296 }]", "external or internal"),
+        ("neighbours: [{ interface: 'eth 0', asNumber: 1 }]", "is no name of an interface"),
+        ("neighbours: [{ interface: eth0, asNumber: 1, bfd: { multihop: true } }]", "is on the link"),
+        ("neighbours: [{ interface: eth0, defaultGateway: ipv4, asNumber: 1 }]", "keep one of them"),
+        ("neighbours: [{ address: 10.0.0.1, defaultGateway: ipv4, asNumber: 1 }]", "keep one of them"),
+        ("neighbours: [{ defaultGateway: both, asNumber: 1 }]", "unknown variant `both`"),
+        (
+            "neighbours: [{ interface: eth0, asNumber: 1 }, { name: b, interface: eth0, asNumber: 2 }]",
+            "b: router advertisements on eth0 finds eth0 already",
+        ),
         ("static: [{ prefix: 10.0.0.0/8 }]", "exactly one of blackhole"),
         ("fib: { protocol: 2 }", "belongs to the kernel"),
         ("fibs: {}", "unknown field `fibs`"),
@@ -146,4 +164,27 @@ fn bfd_is_a_word_or_its_timers() {
     let holds: Vec<_> = peers.iter().map(|p| p.send_hold).collect();
     assert_eq!(holds, [None, Some(Duration::from_secs(9)), None]);
     assert_eq!(peers[0].export_scope, speaker::ExportScope::Own);
+}
+
+#[test]
+fn a_neighbour_may_be_found() {
+    let text = format!(
+        "{SMALL}groups: {{ inside: {{ asNumber: internal, localAsNumber: 65007 }} }}\n\
+         neighbours:\n  - {{ interface: eth1, asNumber: external }}\n\
+         \x20 - {{ name: gw, defaultGateway: ipv6, group: inside }}\n\
+         \x20 - {{ address: 10.0.0.1, asNumber: internal }}\n\
+         listenRanges: [{{ range: 10.1.0.0/16, asNumber: external }}]\n"
+    );
+    let plan = parse(&text).unwrap().plan;
+    let [eth1, gateway, plain] = plan.config.peers.as_slice() else { panic!("{:?}", plan.config.peers) };
+    assert_eq!((eth1.name.as_str(), eth1.remote_as, eth1.remote_external), ("eth1", 0, true));
+    assert!(eth1.families.ipv4 && eth1.families.ipv6 && eth1.extended_next_hop);
+    assert!(eth1.address.is_unspecified() && eth1.interface.is_none());
+    assert_eq!((gateway.name.as_str(), gateway.remote_as), ("gw", 65007));
+    assert_eq!(gateway.families, speaker::Families { ipv4: false, ipv6: true });
+    assert!(!gateway.extended_next_hop);
+    assert_eq!((plain.remote_as, plain.remote_external), (64999, false));
+    assert!(plan.config.listen_ranges[0].template.remote_external);
+    let sought: Vec<String> = plan.sought.iter().map(|(name, by)| format!("{name} by {by}")).collect();
+    assert_eq!(sought, ["eth1 by router advertisements on eth1", "gw by the IPv6 default route"]);
 }

@@ -13,7 +13,9 @@ use serde::Serialize;
 use crate::duration::GoDuration;
 use crate::kind::Kind;
 
-pub use discovery::{DEFAULT_GATEWAY, Discovery, GatewayFamily, INTERFACE, REMOTE_AS, RemoteAs};
+pub use discovery::{
+    DEFAULT_GATEWAY, Discovery, GatewayFamily, INTERFACE, Named, REMOTE_AS, RemoteAs, Sought, Wrong,
+};
 use discovery::{default_gateway, interface, remote_as};
 
 /// What every annotation of ours begins with.
@@ -452,7 +454,7 @@ settings! {
 impl BgpSettings {
     /// Reads the annotations of an object. What cannot be followed is left out and named; unknown ones are no error here,
     /// see [`unknown`]. An empty value says nothing. `caracal.io/export` is checked, and read by whoever exports; the same with
-    /// those that say who the peer is, see [`Discovery`].
+    /// those that say who the peer is, see [`Sought`].
     pub fn read(kind: Kind, annotations: &BTreeMap<String, String>) -> (BgpSettings, Vec<Refused>) {
         let mut settings = BgpSettings::default();
         let mut refused = Vec::new();

@@ -272,6 +272,14 @@ fn our_annotations_are_checked_like_fields() {
             "metadata.annotations[caracal.io/keepalive] = '2s' (is for a BGPConfiguration only; here set spec.keepaliveTime)"
         ]
     );
+    let eth1 = json!({"caracal.io/interface": "eth1", "caracal.io/remote-as": "external"});
+    assert_eq!(said("BGPPeer", eth1.clone(), json!({"peerSelector": "!all()"})), Vec::<String>::new());
+    let errors = said("BGPPeer", eth1, json!({"peerIP": "10.0.0.1", "asNumber": 65000}));
+    assert!(errors.len() == 1 && errors[0].contains("spec"), "{errors:?}");
+    let errors = said("BGPPeer", json!({"caracal.io/default-gateway": "ipv4"}), json!({}));
+    assert!(errors[0].contains("asNumber") && errors[0].contains("nodes that run Calico"), "{errors:?}");
+    let errors = said("BGPPeer", json!({"caracal.io/default-gateway": "both"}), json!({}));
+    assert!(errors.len() == 1 && errors[0].contains("must be ipv4 or ipv6"), "{errors:?}");
     let errors = said("BGPConfiguration", json!({"caracal.io/passive": "on"}), json!({}));
     assert!(errors[0].contains("is for a BGPPeer only"), "{errors:?}");
     // Other kinds have other annotations.

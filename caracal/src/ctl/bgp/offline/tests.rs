@@ -182,6 +182,33 @@ fn a_supposed_route_is_taken_as_said() {
     assert_eq!(kept["peers"][0]["reason"], "no-export", "{kept:#}");
 }
 
+/// Nobody knows here where the node will find them, and what they are told does not depend on it.
+#[test]
+fn peers_that_the_node_finds_are_told_too() {
+    let mut keys = state();
+    let selector = json!({"peerSelector": "!all()", "filters": ["no-lent"]});
+    let eth1 = json!({"caracal.io/interface": "eth1", "caracal.io/remote-as": "external"});
+    keys.push(object("BGPPeer", "up", eth1, &selector));
+    let gateway = json!({"caracal.io/default-gateway": "ipv4"});
+    keys.push(object("BGPPeer", "gate", gateway, &json!({"asNumber": 65009})));
+    let picture = Picture::of(facts(&keys), "node-a").unwrap();
+    let of = |peer: &str, prefix: &str| {
+        let answer = ask(&picture, prefix, Some(peer), &nothing()).unwrap();
+        serde_json::to_value(answer).unwrap()["peers"][0].clone()
+    };
+    for (peer, name) in [("up", "Global_interface_eth1"), ("gate", "Global_gateway_ipv4")] {
+        let told = of(peer, "10.65.1.0/26");
+        assert_eq!((&told["peer"], &told["exported"]), (&name.into(), &true.into()), "{told:#}");
+        assert_eq!(told.get("address"), None);
+        assert_eq!(told["told"]["asPath"], json!([64512]));
+    }
+    assert_eq!(of("up", "10.65.2.9")["reason"], "filter-rejects");
+    assert_eq!(of("gate", "10.65.2.9")["reason"], "pool");
+    let learned = Supposed { from: Some("up".into()), ..nothing() };
+    let answer = ask(&picture, "10.65.9.0/24", Some("router"), &learned).unwrap();
+    assert_eq!(serde_json::to_value(answer).unwrap()["peers"][0]["reason"], "pool");
+}
+
 #[test]
 fn mistakes_are_named() {
     for (prefix, peer, needle) in [

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Object, has, has_text, is_true, items, text, texts};
-use crate::annotation::BgpSettings;
+use crate::annotation::{BgpSettings, Named, Sought};
 use crate::kind::Kind;
 use crate::validate::text::{cidr, is_community, peer_address};
 
@@ -15,21 +15,38 @@ fn number(value: &Value, field: &str) -> u64 {
 
 /// Our own annotations, as strictly as fields. Unknown ones are a warning of whoever writes.
 fn annotations(object: &mut Object<'_>, kind: Kind) {
-    let given: BTreeMap<String, String> = object
-        .at("/metadata/annotations")
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
-        .collect();
+    let given = given(object);
     for one in BgpSettings::read(kind, &given).1 {
         let value = Value::String(one.value);
         object.fail(format!("metadata.annotations[{}]", one.name), Some(&value), one.reason);
     }
 }
 
+fn given(object: &Object<'_>) -> BTreeMap<String, String> {
+    let all = object.at("/metadata/annotations").as_object().into_iter().flatten();
+    all.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+/// Whether the annotations that say who the peer is go with the fields.
+fn sought(object: &mut Object<'_>) {
+    let (given, spec) = (given(object), object.spec());
+    let asn = u32::try_from(number(spec, "asNumber")).ok().filter(|n| *n != 0);
+    let named = Named {
+        otherwise: has_text(spec, "peerIP") || has_text(spec, "localWorkloadSelector"),
+        peer_selector: has_text(spec, "peerSelector"),
+        as_number: asn,
+    };
+    // A wrong value is said already.
+    if BgpSettings::read(Kind::BgpPeer, &given).1.is_empty()
+        && let Err(wrong) = Sought::read(&given, named)
+    {
+        object.fail(wrong.field, None, format!("{}; {}", wrong.reason, wrong.fix));
+    }
+}
+
 pub(super) fn peer(object: &mut Object<'_>) {
     annotations(object, Kind::BgpPeer);
+    sought(object);
     let spec = object.spec();
     let on = |field| has_text(spec, field);
     let asn = number(spec, "asNumber") != 0;
