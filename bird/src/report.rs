@@ -37,6 +37,13 @@ pub(crate) fn event(event: &Event) {
         Event::PrefixLimit { peer, max } => {
             tracing::warn!(%peer, max, fix = "raise the limit, or stop the peer's leak", "prefix limit reached");
         }
+        Event::PathLimit { peer, max } => {
+            tracing::warn!(
+                %peer, max,
+                fix = "raise the limit of paths that are received, or let the peer tell fewer for each prefix",
+                "paths beyond the limit for a prefix are not taken"
+            );
+        }
         Event::Refused { remote, reason } => {
             tracing::debug!(%remote, err = reason, "call refused");
         }

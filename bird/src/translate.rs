@@ -181,10 +181,15 @@ fn peer(from: &intent::Peer) -> PeerConfig {
             intent::NextHopMode::Own => NextHopMode::SelfAddress,
             intent::NextHopMode::Keep => NextHopMode::Keep,
         },
-        add_path: settings.add_path.map_or(default.add_path, |way| speaker::AddPath {
-            receive: matches!(way, AddPath::Receive | AddPath::Both),
-            send: matches!(way, AddPath::Send | AddPath::Both),
-        }),
+        add_path: {
+            let way = settings.add_path.unwrap_or(AddPath::Both);
+            speaker::AddPath {
+                receive: matches!(way, AddPath::Receive | AddPath::Both),
+                send: matches!(way, AddPath::Send | AddPath::Both),
+                receive_limit: settings.add_path_receive_limit,
+                send_limit: settings.add_path_send_limit,
+            }
+        },
         graceful_restart: GracefulRestart {
             enabled: settings.graceful_restart.unwrap_or(true),
             restart_time,
@@ -325,7 +330,7 @@ mod tests {
             "caracal.io/bfd-multihop":"on","caracal.io/bfd-failure":"keep","caracal.io/bfd-strict":"on","caracal.io/hold-time":"9s",
             "caracal.io/connect-retry":"2s","caracal.io/send-hold-time":"off","caracal.io/prefix-limit":"10",
             "caracal.io/prefix-limit-action":"reset","caracal.io/prefix-limit-restart":"1m",
-            "caracal.io/add-path":"send","caracal.io/extended-next-hop":"on","caracal.io/extended-message":"off",
+            "caracal.io/add-path":"send","caracal.io/add-path-send-limit":"3","caracal.io/add-path-receive-limit":"9","caracal.io/extended-next-hop":"on","caracal.io/extended-message":"off",
             "caracal.io/export":"own","caracal.io/remove-private-as":"on","caracal.io/enforce-first-as":"on",
             "caracal.io/graceful-restart":"off","caracal.io/graceful-shutdown":"on","caracal.io/passive":"on",
             "caracal.io/as-override":"on","caracal.io/reject-as-sets":"on","caracal.io/shutdown":"on",
@@ -355,7 +360,12 @@ mod tests {
             hold_time: 9,
             connect_retry: secs(2),
             send_hold: None,
-            add_path: speaker::AddPath { receive: false, send: true },
+            add_path: speaker::AddPath {
+                receive: false,
+                send: true,
+                receive_limit: Some(9),
+                send_limit: Some(3),
+            },
             graceful_restart: GracefulRestart {
                 enabled: false,
                 long_lived: speaker::LongLived {

@@ -200,7 +200,7 @@ impl Pass {
                     long_lived: LongLived { keep, ..LongLived::default() },
                     ..config::GracefulRestart::default()
                 };
-                config.add_path = config::AddPath { receive: true, send: true };
+                config.add_path = config::AddPath { receive: true, send: true, ..config::AddPath::default() };
             }
         };
         let bench = Bench::make(KIND, peers, edit, rules);

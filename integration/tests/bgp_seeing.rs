@@ -138,6 +138,75 @@ filters:
   no-lab: { exportV4: [{ action: Reject, cidr: 10.44.0.0/16, matchOperator: Equal }] }
 ";
 
+/// BIRD tells three paths of a prefix on one session, and is told the best two of them on another; then one is taken only.
+#[test]
+fn paths_of_a_prefix_may_be_limited() {
+    const THREE: &str = "protocol static sa { ipv4 { preference 230; }; route 10.5.0.0/24 blackhole; }
+        protocol static sb { ipv4 { preference 220; }; route 10.5.0.0/24 blackhole; }
+        protocol static sc { ipv4 { preference 210; }; route 10.5.0.0/24 blackhole; }
+        protocol bgp q { local 10.99.0.3 as 65003; neighbor 10.99.0.4 as 65001; connect retry time 2;
+            connect delay time 1; error wait time 1, 2; ipv4 { import all; export none; add paths rx; }; }
+        filter told { if source != RTS_STATIC then reject; if proto != \"sa\" then bgp_path.prepend(65002);
+            if proto = \"sc\" then bgp_path.prepend(65002); accept; }";
+    let mut pair = Pair::new("see9");
+    // BIRD has one session with an address: the second is between two others.
+    pair.theirs.address("eth0", "10.99.0.3/24".parse().unwrap()).unwrap();
+    pair.ours.address("eth0", "10.99.0.4/24".parse().unwrap()).unwrap();
+    pair.speaker(
+        "address: 10.99.0.2, asNumber: 65002, addPath: { receive: true }",
+        "  - { name: m, address: 10.99.0.3, asNumber: 65003, connectRetry: 2, sourceAddress: 10.99.0.4, addPath: { send: true, sendLimit: 2 } }\n",
+    );
+    let file = pair.lab.file("bird.conf");
+    let _bird = pair.bird("local 10.99.0.2 as 65002; neighbor 10.99.0.1 as 65001;", THREE);
+    let birdc = format!("birdc -s {}", pair.lab.file("bird.ctl").display());
+    let text = std::fs::read_to_string(&file).unwrap();
+    let sends = text.replace("import all; export all;", "import none; export filter told; add paths tx;");
+    assert_ne!(sends, text);
+    std::fs::write(&file, sends).unwrap();
+    let reconfigured = eventually(SOON, || {
+        pair.theirs.sh(&format!("{birdc} configure")).map(|_| ()).map_err(|err| err.to_string())
+    });
+    reconfigured.unwrap();
+    let lengths = |pair: &Pair| -> Vec<usize> {
+        let shown = pair.theirs.sh(&format!("{birdc} show route all 10.5.0.0/24 protocol q")).unwrap();
+        let paths = shown.lines().filter_map(|l| l.trim().strip_prefix("BGP.as_path:"));
+        let mut lengths: Vec<usize> = paths.map(|path| path.split_whitespace().count()).collect();
+        lengths.sort_unstable();
+        lengths
+    };
+    let told = |pair: &Pair, wanted: &[usize]| {
+        let result = eventually(SOON, || {
+            let now = lengths(pair);
+            if now == wanted { Ok(()) } else { Err(format!("{now:?}, not {wanted:?}")) }
+        });
+        result.unwrap_or_else(|err| panic!("{err}\n{}", pair.lab.logs(40)));
+    };
+    told(&pair, &[2, 3]);
+    assert_eq!(pair.json(&["routes", "10.5.0.0/24"]).as_array().unwrap().len(), 3);
+    // The best goes, the third takes its place; it comes back.
+    pair.theirs.sh(&format!("{birdc} disable sa")).unwrap();
+    told(&pair, &[3, 4]);
+    pair.theirs.sh(&format!("{birdc} enable sa")).unwrap();
+    told(&pair, &[2, 3]);
+    // Other limits: one without, the other with a new session.
+    let ours = pair.lab.file("ours.yaml");
+    let text = std::fs::read_to_string(&ours).unwrap();
+    let less = text.replace("sendLimit: 2", "sendLimit: 1");
+    std::fs::write(&ours, &less).unwrap();
+    let hang_up = |pair: &mut Pair| pair.speaker.as_mut().unwrap().signal(nix::sys::signal::Signal::SIGHUP);
+    hang_up(&mut pair);
+    told(&pair, &[2]);
+    std::fs::write(&ours, less.replace("{ receive: true }", "{ receive: true, receiveLimit: 1 }")).unwrap();
+    hang_up(&mut pair);
+    pair.until(&["neighbor", "n"], |n| n["state"] == "Established" && n["counters"]["pathsRefused"] == 2);
+    assert_eq!(pair.json(&["routes", "10.5.0.0/24"]).as_array().unwrap().len(), 1);
+    assert!(pair.text(&["neighbor", "n"]).contains("2 paths beyond the limit for a prefix not taken"));
+    let log = pair.speaker.as_ref().unwrap().log();
+    assert!(log.contains("paths beyond the limit for a prefix are not taken"), "{log}");
+    let resets: Vec<&str> = log.lines().filter(|line| line.contains("session is reset")).collect();
+    assert!(resets.len() == 1 && resets[0].contains("add_path"), "{log}");
+}
+
 #[test]
 fn routes_and_their_reasons_from_the_update_to_the_kernel() {
     let mut pair = Pair::new("see1");

@@ -742,7 +742,7 @@ fn config(options: u8) -> Config {
         families: Families { ipv4: true, ipv6: !on(1) },
         next_hop_v6: Some([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()),
         hold_time: 90,
-        add_path: AddPathConfig { receive: !on(2), send: !on(4) },
+        add_path: AddPathConfig { receive: !on(2), send: !on(4), ..AddPathConfig::default() },
         extended_next_hop: on(8),
         extended_message: on(16),
         prefix_limit: on(64).then_some(PrefixLimit {

@@ -37,6 +37,8 @@ pub enum Capability {
     },
     /// Code 74 (draft-ietf-idr-bgp-bfd-strict-mode): the sender waits for BFD before the session is up.
     BfdStrict,
+    /// Code 76 (draft-abraitis-idr-addpath-paths-limit): most paths of a prefix that the sender takes, by family.
+    PathsLimit(Vec<PathsLimit>),
     /// Any other code, or a known one whose content makes no sense (and is therefore not used).
     Unknown {
         /// The capability code.
@@ -90,6 +92,15 @@ pub struct AddPath {
     pub send: bool,
 }
 
+/// One family of the paths limit capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathsLimit {
+    /// The family.
+    pub family: AfiSafi,
+    /// Most paths of a prefix; 0 says nothing.
+    pub limit: u16,
+}
+
 /// One entry of the extended next hop capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtendedNextHop {
@@ -115,6 +126,7 @@ impl Capability {
             Capability::LongLivedGracefulRestart(_) => 71,
             Capability::Fqdn { .. } => 73,
             Capability::BfdStrict => 74,
+            Capability::PathsLimit(_) => 76,
             Capability::Unknown { code, .. } => *code,
         }
     }
@@ -210,6 +222,14 @@ impl Capability {
                 Capability::Fqdn { host, domain }
             }
             74 => Capability::BfdStrict,
+            76 => {
+                let mut list = Vec::new();
+                while !c.is_empty() {
+                    let family = family(&mut c)?;
+                    list.push(PathsLimit { family, limit: c.u16()? });
+                }
+                Capability::PathsLimit(list)
+            }
             _ => return Ok(Capability::Unknown { code, value: value.to_vec() }),
         };
         if c.is_empty() { Ok(capability) } else { Err(Short) }
@@ -236,6 +256,7 @@ impl Capability {
             Capability::GracefulRestart(_) => 2 + 63 * 4,
             Capability::AddPath(_) => 63 * 4,
             Capability::LongLivedGracefulRestart(_) => 36 * 7,
+            Capability::PathsLimit(_) => 51 * 5,
             _ => 255,
         }
     }
@@ -279,6 +300,12 @@ impl Capability {
                     out.push(u8::from(entry.forwarding_kept) << 7);
                     let [_, time @ ..] = entry.stale_time.min(0x00ff_ffff).to_be_bytes();
                     out.extend_from_slice(&time);
+                }
+            }
+            Capability::PathsLimit(list) => {
+                for entry in list {
+                    put_family(out, entry.family);
+                    out.extend_from_slice(&entry.limit.to_be_bytes());
                 }
             }
             Capability::Fqdn { host, domain } => {

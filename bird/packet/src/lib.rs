@@ -43,7 +43,9 @@ mod update;
 pub use attr::{
     AsPath, AttrBuilder, AttrSet, AttrView, Discarded, Fault, LargeCommunity, NextHop, Origin, Reason,
 };
-pub use capability::{AddPath, Capability, ExtendedNextHop, GrFamily, GracefulRestart, LlgrFamily};
+pub use capability::{
+    AddPath, Capability, ExtendedNextHop, GrFamily, GracefulRestart, LlgrFamily, PathsLimit,
+};
 pub use context::{FamilyContext, PeerKind, SessionContext};
 pub use header::{Frame, HEADER_LEN, MAX_LEN, MAX_LEN_EXTENDED, MessageKind, encode_keepalive, frame};
 pub use nlri::{Nlri, NlriIter, ReadPrefix, Routes, WirePrefix};

@@ -11,8 +11,8 @@ use bird_packet::attr::{AttrBuilder, AttrSet, Segment};
 use bird_packet::{
     AddPath, AfiSafi, Capability, ExtendedNextHop, Family, GrFamily, GracefulRestart, HEADER_LEN, LlgrFamily,
     MAX_LEN, MAX_LEN_EXTENDED, MessageKind, NextHop, Nlri, Notification, OpenMessage, Origin, PackError,
-    PeerKind, Prefix, Prefix4, Prefix6, RefreshKind, RouteRefresh, UpdatePacker, UpdateView, Verdict,
-    encode_end_of_rib, encode_keepalive, frame,
+    PathsLimit, PeerKind, Prefix, Prefix4, Prefix6, RefreshKind, RouteRefresh, UpdatePacker, UpdateView,
+    Verdict, encode_end_of_rib, encode_keepalive, frame,
 };
 use common::{Edits, attribute_soup, edits, next_hop, nlri, session};
 use proptest::collection::vec;
@@ -31,6 +31,7 @@ fn capability() -> impl Strategy<Value = Capability> {
         .prop_map(|(family, forwarding_kept)| GrFamily { family, forwarding_kept });
     let llgr_family = (family_bytes(), any::<bool>(), 0u32..=0xff_ffff)
         .prop_map(|(family, forwarding_kept, stale_time)| LlgrFamily { family, forwarding_kept, stale_time });
+    let paths_limit = (family_bytes(), any::<u16>()).prop_map(|(family, limit)| PathsLimit { family, limit });
     let add_path = (family_bytes(), 1u8..=3).prop_map(|(family, mode)| AddPath {
         family,
         receive: mode & 1 != 0,
@@ -49,6 +50,7 @@ fn capability() -> impl Strategy<Value = Capability> {
         vec(ext_nexthop, 0..5).prop_map(Capability::ExtendedNextHop),
         vec(add_path, 0..5).prop_map(Capability::AddPath),
         vec(llgr_family, 0..5).prop_map(Capability::LongLivedGracefulRestart),
+        vec(paths_limit, 0..5).prop_map(Capability::PathsLimit),
         (any::<bool>(), any::<bool>(), 0u16..4096, vec(gr_family, 0..5)).prop_map(
             |(restarting, notification, restart_time, families)| {
                 Capability::GracefulRestart(GracefulRestart {

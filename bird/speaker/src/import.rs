@@ -52,6 +52,8 @@ pub(crate) struct Importer<'a> {
     pub(crate) flags: u8,
     /// LOCAL_PREF becomes 0: the session is being drained (RFC 8326).
     pub(crate) lower: bool,
+    /// Most paths of a prefix that the peer may tell.
+    pub(crate) most_paths: Option<u16>,
     pub(crate) chain: &'a Chain,
 }
 
@@ -159,6 +161,7 @@ impl Speaker {
                 internal,
                 flags: 0,
                 lower,
+                most_paths: peer.config.add_path.receive_limit,
                 chain: &peer.import[family.index()],
             };
             let limit = peer.config.prefix_limit;
@@ -177,6 +180,11 @@ impl Speaker {
                     self.v6.import_all(&mut self.core, importer, attr, reason, routes, room, discard)
                 }
             };
+            let refused =
+                std::mem::take(&mut self.v4.paths_refused) + std::mem::take(&mut self.v6.paths_refused);
+            if refused > 0 {
+                self.on_path_limit(index, refused);
+            }
             if exceeded {
                 self.on_limit(now, index, family)?;
             }
@@ -277,6 +285,17 @@ impl Speaker {
         self.event(Event::Malformed { peer: name, what });
     }
 
+    /// Paths beyond what the peer may tell of a prefix were not taken: counted, and said once in a session.
+    fn on_path_limit(&mut self, index: PeerIndex, refused: u64) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        peer.counters.paths_refused += refused;
+        let reported = std::mem::replace(&mut peer.path_limit_reported, true);
+        if let (false, Some(max)) = (reported, peer.config.add_path.receive_limit) {
+            let name = peer.name.clone();
+            self.event(Event::PathLimit { peer: name, max });
+        }
+    }
+
     fn on_limit(&mut self, now: Time, index: PeerIndex, family: Family) -> Result<(), Notification> {
         let Some(peer) = self.peer_mut(index) else { return Ok(()) };
         let Some(limit) = peer.config.prefix_limit else { return Ok(()) };
@@ -349,6 +368,7 @@ impl Speaker {
                 internal: source.internal,
                 flags: 0,
                 lower: peer.config.graceful_shutdown,
+                most_paths: None,
                 chain: &peer.import[family.index()],
             };
             let judge = Judge::of(peer, &self.config.local, &self.core.sources);
@@ -474,6 +494,10 @@ impl<N: Net> Rib<N> {
                     }
                 }
                 let id = id.unwrap_or_else(|| self.table.find_or_insert(net));
+                if importer.most_paths.is_some_and(|most| self.has_enough(id, &importer, path_id, most)) {
+                    self.paths_refused += 1;
+                    continue;
+                }
                 core.store.retain(attr);
                 if self.import(core, importer, id, path_id, attr, reason) == Announced::New {
                     room = room.saturating_sub(1);
@@ -493,7 +517,7 @@ impl<N: Net> Rib<N> {
         attr: AttrId,
         reason: ImportReason,
     ) -> Announced {
-        let Importer { peer, epoch, internal, flags, lower, chain } = importer;
+        let Importer { peer, epoch, internal, flags, lower, chain, .. } = importer;
         let path = Path { attr, rx_id, slot: 0, peer, epoch, flags };
         if reason != ImportReason::Accepted {
             return self.announce_at(core, id, Path { flags: flags | path_flag::FILTERED, ..path }, None);
@@ -553,6 +577,13 @@ impl<N: Net> Rib<N> {
         }
         let flags = path.flags | path_flag::EDITED;
         self.announce_at(core, id, Path { attr: marked, flags, ..path }, Some(path.attr))
+    }
+
+    /// Whether the importer's peer told other paths of a destination in this session, as many as it may.
+    fn has_enough(&self, id: DestId, importer: &Importer<'_>, rx_id: u32, most: u16) -> bool {
+        let now = |p: &&Path| p.peer == importer.peer && p.epoch == importer.epoch;
+        let mut told = self.table.paths(id).iter().filter(now);
+        told.clone().count() >= usize::from(most) && !told.any(|p| p.rx_id == rx_id)
     }
 
     fn has_path(&self, net: N, peer: PeerIndex, rx_id: u32) -> bool {

@@ -258,6 +258,13 @@ pub enum Event {
         /// The limit.
         max: u32,
     },
+    /// A peer tells more paths of a prefix than it may; those beyond are not taken.
+    PathLimit {
+        /// The peer.
+        peer: Arc<str>,
+        /// Paths of a prefix.
+        max: u16,
+    },
     /// A connection came from nobody we know.
     Refused {
         /// Who called.

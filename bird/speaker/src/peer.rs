@@ -65,6 +65,8 @@ pub(crate) struct Peer {
     pub(crate) answered: bool,
     /// The prefix limit was reported.
     pub(crate) limit_reported: [bool; 2],
+    /// The limit of paths for a prefix was reported.
+    pub(crate) path_limit_reported: bool,
     /// The configuration no longer has it; it goes when its routes are gone.
     pub(crate) removed: bool,
     pub(crate) armed: Option<Time>,
@@ -86,6 +88,9 @@ pub struct Counters {
     /// Of these, those whose routes were treated as withdrawn; in the others an attribute was dropped.
     #[serde(default)]
     pub treated_as_withdraw: u64,
+    /// Paths not taken, beyond what it may tell of a prefix (ADD-PATH).
+    #[serde(default)]
+    pub paths_refused: u64,
     /// Sessions that reached Established.
     pub established: u64,
     /// Sessions that were Established and ended.
@@ -100,6 +105,7 @@ impl Counters {
         self.bytes_sent += other.bytes_sent;
         self.malformed += other.malformed;
         self.treated_as_withdraw += other.treated_as_withdraw;
+        self.paths_refused += other.paths_refused;
         self.established += other.established;
         self.flaps += other.flaps;
     }
@@ -168,6 +174,7 @@ impl Peer {
             last_update: now,
             answered: false,
             limit_reported: [false, false],
+            path_limit_reported: false,
             removed: false,
             armed: None,
             counters: Counters::default(),

@@ -37,7 +37,7 @@ pub(crate) fn reset_field(
         (old.ttl_security != new.ttl_security, "ttl_security"),
         (old.multihop != new.multihop, "multihop"),
         (old.password != new.password, "password"),
-        (old.add_path != new.add_path, "add_path"),
+        (!old.add_path.same_session(new.add_path), "add_path"),
         (old.extended_next_hop != new.extended_next_hop, "extended_next_hop"),
         (old.enforce_first_as != new.enforce_first_as, "enforce_first_as"),
         (old.reject_as_sets != new.reject_as_sets, "reject_as_sets"),

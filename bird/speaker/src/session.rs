@@ -387,6 +387,7 @@ impl Speaker {
         peer.eor = [false, false];
         peer.refreshing = [false, false];
         peer.limit_reported = [false, false];
+        peer.path_limit_reported = false;
         peer.error_wait = peer.config.error_wait.0;
         peer.counters.established += 1;
         let (name, config, epoch) = (peer.name.clone(), peer.config.clone(), peer.epoch);
@@ -513,6 +514,11 @@ impl Speaker {
                 }
                 None => LongLivedTo::Nobody,
             },
+            path_limit: [config.add_path.send_limit, terms.paths_limit[family.index()]]
+                .into_iter()
+                .flatten()
+                .min()
+                .filter(|_| terms.ctx.family(family).add_path_tx),
             chain,
         }
     }

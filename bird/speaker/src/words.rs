@@ -82,6 +82,7 @@ impl fmt::Display for ExportReason {
             Self::LongLivedStale => "long-lived stale, which this peer does not know",
             Self::NextHop => "no next hop that this session can carry",
             Self::Restarting => "waits for the end of our restart",
+            Self::PathLimit => "enough better paths are told",
             Self::SplitHorizon => "this peer told it",
             Self::NoPath => "there is no usable path",
             Self::NoPolicy => "the peer is external and has no export filter (RFC 8212)",

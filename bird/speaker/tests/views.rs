@@ -47,7 +47,10 @@ fn rule(action: Action) -> Rule {
 ///                        └─────────── n3 (AS 65000)     everybody has 10.9.0.0/16
 /// ```
 fn world(add_path: bool) -> World {
-    let tune = |p: PeerConfig| PeerConfig { add_path: AddPath { receive: add_path, send: add_path }, ..p };
+    let tune = |p: PeerConfig| PeerConfig {
+        add_path: AddPath { receive: add_path, send: add_path, ..AddPath::default() },
+        ..p
+    };
     let mut hub = node(
         0,
         65000,

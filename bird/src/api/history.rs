@@ -136,6 +136,7 @@ impl History {
             Event::Refused { remote, reason } => self.refused(remote.ip(), reason, now),
             Event::Malformed { .. }
             | Event::PrefixLimit { .. }
+            | Event::PathLimit { .. }
             | Event::LongLivedStale { .. }
             | Event::RestartComplete { .. } => {}
         }

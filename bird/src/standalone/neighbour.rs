@@ -494,7 +494,10 @@ impl Settings {
             next_hop: self.next_hop.unwrap_or(default.next_hop),
             next_hop_v4: self.next_hop_v4,
             next_hop_v6: self.next_hop_v6,
-            add_path: self.add_path.unwrap_or(default.add_path),
+            add_path: match self.add_path {
+                Some(add_path) => checked(name, add_path)?,
+                None => default.add_path,
+            },
             graceful_restart,
             allow_own_as: self.allow_local_as.unwrap_or(default.allow_own_as),
             enforce_first_as: self.enforce_first_as.unwrap_or(default.enforce_first_as),
@@ -526,6 +529,26 @@ impl Settings {
         };
         secret.map(Some).map_err(|why| anyhow::anyhow!("{name}: {why}"))
     }
+}
+
+/// ADD-PATH whose limits can be kept.
+fn checked(name: &str, add_path: speaker::AddPath) -> anyhow::Result<speaker::AddPath> {
+    for (way, on, limit) in
+        [("send", add_path.send, add_path.send_limit), ("receive", add_path.receive, add_path.receive_limit)]
+    {
+        let Some(limit) = limit else { continue };
+        let range = 1..=speaker::MOST_PATHS;
+        ensure!(
+            range.contains(&limit),
+            "{name}: addPath.{way}Limit: is {limit}, and there is no such number of paths; write 1 to {}, or remove it",
+            range.end()
+        );
+        ensure!(
+            on,
+            "{name}: addPath.{way}Limit: is {limit}, but {way} is off; write {way}: true beside it, or remove it"
+        );
+    }
+    Ok(add_path)
 }
 
 fn hundred() -> u16 {

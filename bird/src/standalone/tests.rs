@@ -125,6 +125,18 @@ fn mistakes_are_named() {
         ),
         ("static: [{ prefix: 10.0.0.0/8 }]", "exactly one of blackhole"),
         ("fib: { protocol: 2 }", "belongs to the kernel"),
+        (
+            "neighbours: [{ address: 10.0.0.1, asNumber: 1, addPath: { send: true, sendLimit: 0 } }]",
+            "10.0.0.1: addPath.sendLimit: is 0, and there is no such number of paths; write 1 to 4094",
+        ),
+        (
+            "neighbours: [{ address: 10.0.0.1, asNumber: 1, addPath: { send: true, receiveLimit: 4 } }]",
+            "addPath.receiveLimit: is 4, but receive is off; write receive: true beside it",
+        ),
+        (
+            "neighbours: [{ address: 10.0.0.1, asNumber: 1, addPath: { recieve: true } }]",
+            "unknown field `recieve`",
+        ),
         ("fibs: {}", "unknown field `fibs`"),
         (
             "static: [{ prefix: 10.0.0.0/8, blackhole: true }]\naggregates: [{ prefix: 10.0.0.0/8 }]",
@@ -134,6 +146,15 @@ fn mistakes_are_named() {
         let said = error(&format!("{SMALL}{text}\n"));
         assert!(said.contains(expected), "{text}: {said}");
     }
+}
+
+#[test]
+fn paths_may_be_limited() {
+    let text = "neighbours: [{ address: 10.0.0.1, asNumber: 1, addPath: { send: true, receive: true, sendLimit: 2, \
+                receiveLimit: 5 } }]";
+    let peers = parse(&format!("{SMALL}{text}")).unwrap().plan.config.peers;
+    let (send_limit, receive_limit) = (Some(2), Some(5));
+    assert_eq!(peers[0].add_path, speaker::AddPath { send: true, receive: true, send_limit, receive_limit });
 }
 
 #[test]

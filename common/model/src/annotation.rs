@@ -178,6 +178,21 @@ pub const TABLE: &[Annotation] = &[
         effect: "several paths for a prefix (RFC 7911), where the peer agrees; a change resets the session",
     },
     Annotation {
+        name: "caracal.io/add-path-send-limit",
+        on: On::Both,
+        takes: "a number from 1 to 4094",
+        default: "none",
+        effect: "with ADD-PATH, most paths of a prefix that the peer is told: the best ones of those that it may be told",
+    },
+    Annotation {
+        name: "caracal.io/add-path-receive-limit",
+        on: On::Both,
+        takes: "a number from 1 to 4094",
+        default: "none",
+        effect: "with ADD-PATH, most paths of a prefix that are taken from the peer, which is told so; more are ignored; a \
+                 change resets the session",
+    },
+    Annotation {
         name: "caracal.io/extended-next-hop",
         on: On::Both,
         takes: ON_OFF,
@@ -425,6 +440,10 @@ settings! {
     prefix_limit_restart: Timer,
     /// Several paths for a prefix.
     add_path: AddPath,
+    /// Most paths of a prefix that the peer is told.
+    add_path_send_limit: u16,
+    /// Most paths of a prefix that are taken from it.
+    add_path_receive_limit: u16,
     /// IPv6 next hops for IPv4.
     extended_next_hop: bool,
     /// Long messages.
@@ -515,6 +534,8 @@ impl BgpSettings {
                 ];
                 self.add_path = Some(word(text, &words)?);
             }
+            "add-path-send-limit" => self.add_path_send_limit = Some(paths(text)?),
+            "add-path-receive-limit" => self.add_path_receive_limit = Some(paths(text)?),
             "extended-next-hop" => self.extended_next_hop = Some(on_off(text)?),
             "extended-message" => self.extended_message = Some(on_off(text)?),
             "export" => word(text, &[("own", ()), ("no-transit", ()), ("all", ())])?,
@@ -549,6 +570,11 @@ fn on_off(text: &str) -> Option<bool> {
 
 fn number<T: std::str::FromStr + PartialOrd>(text: &str, least: T) -> Option<T> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?.filter(|n| *n >= least)
+}
+
+/// So many paths of a prefix; the speaker holds no more than this.
+fn paths(text: &str) -> Option<u16> {
+    number(text, 1).filter(|n| *n <= 4094)
 }
 
 /// A duration within these milliseconds.
@@ -597,6 +623,8 @@ mod tests {
             ("prefix-limit-action", &["warn", "discard", "reset"], &["Warn", "drop"]),
             ("prefix-limit-restart", &["off", "1s", "24h"], &["0s", "25h"]),
             ("add-path", &["off", "receive", "send", "both"], &["on", "all"]),
+            ("add-path-send-limit", &["1", "4094"], &["0", "4095", "all", "-1"]),
+            ("add-path-receive-limit", &["1", "4094"], &["0", "4095", "none"]),
             ("extended-next-hop", &["on", "off"], &["yes"]),
             ("extended-message", &["on", "off"], &["yes"]),
             ("export", &["own", "no-transit", "all"], &["mine"]),

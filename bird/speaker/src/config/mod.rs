@@ -212,7 +212,7 @@ impl Default for PeerConfig {
             route_reflector_client: false,
             cluster_id: None,
             next_hop: NextHopMode::Auto,
-            add_path: AddPath { receive: true, send: true },
+            add_path: AddPath { receive: true, send: true, ..AddPath::default() },
             graceful_restart: GracefulRestart::default(),
             allow_own_as: 0,
             enforce_first_as: false,
@@ -278,14 +278,30 @@ pub enum NextHopMode {
     Keep,
 }
 
-/// ADD-PATH directions.
+/// A prefix has no more paths than this: limits go up to here.
+pub const MOST_PATHS: u16 = 0xffe;
+
+/// ADD-PATH: directions, and how many paths for a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct AddPath {
     /// Accept several paths for a prefix.
     pub receive: bool,
     /// Tell every usable path instead of the best.
     pub send: bool,
+    /// Accept no more than so many paths for a prefix, and say so (draft-abraitis-idr-addpath-paths-limit); not 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receive_limit: Option<u16>,
+    /// Tell the best so many paths for a prefix; not 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_limit: Option<u16>,
+}
+
+impl AddPath {
+    /// The same paths may be told to the peer, and taken from it.
+    pub(crate) fn same_session(self, other: AddPath) -> bool {
+        AddPath { send_limit: None, ..self } == AddPath { send_limit: None, ..other }
+    }
 }
 
 /// Graceful restart of one peer.

@@ -7,7 +7,7 @@ use super::group::{Audience, ExportCtx, Group, NOTHING, Out};
 use crate::policy::eval;
 use crate::rib::attrs::AttrId;
 use crate::rib::net::Net;
-use crate::rib::table::{Path, PeerIndex, Table};
+use crate::rib::table::{DestId, Path, PeerIndex, Table};
 
 /// Slots decided in one flush.
 const BATCH: usize = 1 << 14;
@@ -21,6 +21,13 @@ pub(super) struct Item {
     from: PeerIndex,
     own_as_done: bool,
     slot: u32,
+}
+
+/// The slots of a destination that are told, where their number is limited.
+#[derive(Default)]
+pub(super) struct Chosen {
+    dest: Option<DestId>,
+    slots: Vec<u32>,
 }
 
 impl Item {
@@ -47,11 +54,25 @@ impl<N: Net> Group<N> {
         let stop = self.dirty.len().min(self.dirty_at + BATCH.min(most));
         let count = stop - self.dirty_at;
         let mut items = Vec::with_capacity(count);
+        // Slots of one destination lie together: what was chosen for the last one holds for the next.
+        let mut chosen = Chosen::default();
         for i in self.dirty_at..stop {
             let slot = self.dirty[i];
-            self.dirty_bits[slot as usize / 64] &= !(1 << (slot % 64));
-            let new = self.decide(slot, table, ctx);
+            if !self.unmark(slot) {
+                continue;
+            }
+            let new = self.decide(slot, table, ctx, &mut chosen);
             self.change(slot, new, ctx, &mut items);
+            // With a limit, what makes room and what takes it belong together.
+            let limited = self.key.path_limit.map(|_| table.dest_of_slot(slot) as usize);
+            if limited.is_some_and(|dest| dest < table.dest_bound()) {
+                for path in table.paths(table.dest_of_slot(slot)) {
+                    if self.unmark(path.slot) {
+                        let new = self.decide(path.slot, table, ctx, &mut chosen);
+                        self.change(path.slot, new, ctx, &mut items);
+                    }
+                }
+            }
         }
         self.dirty_at = stop;
         if self.dirty_at == self.dirty.len() {
@@ -59,20 +80,45 @@ impl<N: Net> Group<N> {
             self.dirty.clear();
             self.dirty.shrink_to(BATCH);
         }
-        for (audience, bytes) in self.encode(&mut items, table, ctx) {
-            self.append(audience, bytes);
+        // A peer with a limit of its own takes no path before it hears of the one that makes room.
+        let (first, rest) = match self.key.path_limit {
+            Some(_) => items.into_iter().partition(|item| item.attr == AttrId::NONE),
+            None => (Vec::new(), items),
+        };
+        for mut items in [first, rest] {
+            for (audience, bytes) in self.encode(&mut items, table, ctx) {
+                self.append(audience, bytes);
+            }
         }
         count
     }
 
+    /// Whether a slot was marked; it is not any more.
+    fn unmark(&mut self, slot: u32) -> bool {
+        let Some(word) = self.dirty_bits.get_mut(slot as usize / 64) else { return false };
+        let bit = 1 << (slot % 64);
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
+    }
+
     /// What a slot shall be; its attributes carry a reference for the caller.
-    fn decide(&self, slot: u32, table: &Table<N>, ctx: &mut ExportCtx<'_, N>) -> Out {
+    fn decide(&self, slot: u32, table: &Table<N>, ctx: &mut ExportCtx<'_, N>, chosen: &mut Chosen) -> Out {
         let (dest, path) = if self.add_path {
             let Some((dest, path)) = table.path_of_slot(slot) else { return NOTHING };
             let usable =
                 !path.is_filtered() && ctx.store.next_hops.usable(ctx.store.attrs.key(path.attr).next_hop);
             if !usable {
                 return NOTHING;
+            }
+            if self.key.path_limit.is_some() {
+                if chosen.dest != Some(dest) {
+                    let paths = self.chosen(dest, table, ctx.decision(), ctx.view()).unwrap_or_default();
+                    *chosen = Chosen { dest: Some(dest), slots: paths.iter().map(|p| p.slot).collect() };
+                }
+                if !chosen.slots.contains(&slot) {
+                    return NOTHING;
+                }
             }
             (dest, *path)
         } else {

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use super::verdict::{GroupKey, Rules, SourcePeer, View};
 use crate::io::Time;
 use crate::rib::attrs::{AttrId, Store};
+use crate::rib::decide::{Decision, PeerRank};
 use crate::rib::local::LocalRoutes;
 use crate::rib::net::Net;
-use crate::rib::table::{PeerIndex, Table};
+use crate::rib::table::{DestId, Path, PeerIndex, Table, dest_flag};
 
 /// What the members of a group hold for one slot: a destination, or with ADD-PATH a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +123,7 @@ pub(crate) struct ExportCtx<'a, N: Net> {
     pub(crate) locals: &'a LocalRoutes,
     pub(crate) peers: &'a [SourcePeer],
     pub(crate) rules: &'a Rules<N>,
+    pub(crate) ranks: &'a [PeerRank],
     pub(crate) restarting: bool,
     /// No End-of-RIB yet.
     pub(crate) hold_eor: bool,
@@ -129,6 +131,10 @@ pub(crate) struct ExportCtx<'a, N: Net> {
 }
 
 impl<N: Net> ExportCtx<'_, N> {
+    pub(crate) fn decision(&self) -> Decision<'_> {
+        Decision { attrs: &self.store.attrs, next_hops: &self.store.next_hops, peers: self.ranks }
+    }
+
     pub(crate) fn view(&self) -> View<'_, N> {
         View {
             store: self.store,
@@ -276,6 +282,31 @@ impl<N: Net> Group<N> {
         // What was sent and has no path any more is marked by whoever took the path out.
     }
 
+    /// A path of a destination changed, and it lies in this slot: with a limit others may be told, or not told, for it.
+    pub(crate) fn mark_path(&mut self, table: &Table<N>, id: DestId, slot: u32) {
+        self.mark(slot);
+        if self.key.path_limit.is_some() {
+            for path in table.paths(id) {
+                self.mark(path.slot);
+            }
+        }
+    }
+
+    /// The paths of a destination that are told, where their number is limited.
+    pub(crate) fn chosen(
+        &self,
+        id: DestId,
+        table: &Table<N>,
+        decision: Decision<'_>,
+        view: View<'_, N>,
+    ) -> Option<Vec<Path>> {
+        let limit = usize::from(self.key.path_limit?);
+        let has_med = table.flag(id, dest_flag::HAS_MED);
+        let net = table.net(id);
+        let told = |path: &Path| view.verdict(&self.key, net, path).is_ok();
+        Some(decision.best_of(table.paths(id), limit, has_med, told))
+    }
+
     pub(super) fn is_marked(&self, slot: u32) -> bool {
         self.dirty_bits.get(slot as usize / 64).is_some_and(|w| w & (1 << (slot % 64)) != 0)
     }
@@ -344,7 +375,12 @@ impl<N: Net> Group<N> {
 
     /// Changes what the group is, for all its members: they are told what differs.
     pub(crate) fn rekey(&mut self, key: GroupKey, table: &Table<N>) {
-        let chain_and_scope = GroupKey { chain: key.chain.clone(), scope: key.scope, ..self.key.clone() };
+        let chain_and_scope = GroupKey {
+            chain: key.chain.clone(),
+            scope: key.scope,
+            path_limit: key.path_limit,
+            ..self.key.clone()
+        };
         let same_bytes = chain_and_scope == key;
         self.key = key;
         self.mark_all(table);

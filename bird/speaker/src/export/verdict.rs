@@ -42,6 +42,8 @@ pub(crate) struct GroupKey {
     pub(crate) graceful_shutdown: bool,
     /// Whether long-lived stale routes are told (RFC 9494).
     pub(crate) long_lived: LongLivedTo,
+    /// With ADD-PATH, how many paths of a prefix are told: the best so many of those that may be.
+    pub(crate) path_limit: Option<u16>,
     pub(crate) chain: Arc<Chain>,
 }
 
@@ -122,6 +124,8 @@ pub enum ExportReason {
     Restarting,
     /// It is the peer that told it.
     SplitHorizon,
+    /// Enough better paths are told.
+    PathLimit,
     /// There is no usable path.
     NoPath,
     /// The family is not in use with this peer.

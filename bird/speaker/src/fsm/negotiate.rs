@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bird_packet::{
     AddPath, AfiSafi, Capability, ExtendedNextHop, Family, FamilyContext, GrFamily, GracefulRestart,
-    LlgrFamily, MAX_LEN, MAX_LEN_EXTENDED, Notification, OpenMessage, PeerKind, SessionContext,
+    LlgrFamily, MAX_LEN, MAX_LEN_EXTENDED, Notification, OpenMessage, PathsLimit, PeerKind, SessionContext,
 };
 
 use crate::config::{Local, PeerConfig};
@@ -33,6 +33,8 @@ pub(crate) struct Terms {
     pub(crate) long_lived: Option<PeerLongLived>,
     /// Both sides say that they wait for BFD.
     pub(crate) bfd_strict: bool,
+    /// Most paths of a prefix that the peer takes, by family.
+    pub(crate) paths_limit: [Option<u16>; 2],
 }
 
 /// The peer's graceful restart capability.
@@ -108,6 +110,11 @@ pub(crate) fn our_open(config: &PeerConfig, local: &Local, restarting: Restartin
                 .iter()
                 .map(|f| AddPath { family: (*f).into(), receive: add_path.receive, send: add_path.send })
                 .collect(),
+        ));
+    }
+    if let Some(limit) = add_path.receive_limit.filter(|_| add_path.receive) {
+        capabilities.push(Capability::PathsLimit(
+            families.iter().map(|f| PathsLimit { family: (*f).into(), limit }).collect(),
         ));
     }
     capabilities.push(Capability::EnhancedRouteRefresh);
@@ -211,6 +218,14 @@ pub(crate) fn terms(config: &PeerConfig, local: &Local, open: &OpenMessage) -> T
         restart,
         long_lived,
         bfd_strict: config.waits_for_bfd() && has(&Capability::BfdStrict),
+        paths_limit: Family::ALL.map(|family| {
+            let lists = open.capabilities.iter().filter_map(|c| match c {
+                Capability::PathsLimit(list) => Some(list),
+                _ => None,
+            });
+            let said = lists.flatten().rfind(|l| l.family == family.into() && l.limit > 0);
+            said.filter(|_| ctx.family(family).add_path_tx).map(|l| l.limit)
+        }),
     }
 }
 

@@ -133,6 +133,34 @@ impl Decision<'_> {
         best
     }
 
+    /// The best `limit` of the usable paths that `wanted` takes, the best first: what the decision process would choose, and
+    /// then without that one, and so on.
+    pub(crate) fn best_of(
+        &self,
+        paths: &[Path],
+        limit: usize,
+        has_med: bool,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Vec<Path> {
+        let mut left: Vec<Path> = paths.iter().filter(|p| self.eligible(p)).copied().collect();
+        let mut best = Vec::new();
+        if !has_med {
+            left.sort_unstable_by(|a, b| self.compare(b, a));
+            best.extend(left.into_iter().filter(wanted).take(limit));
+            return best;
+        }
+        // With MED the rest must be asked anew each time: who is gone beats nobody any more.
+        while best.len() < limit
+            && let Some(at) = self.best(&left, true)
+        {
+            let path = left.swap_remove(at);
+            if wanted(&path) {
+                best.push(path);
+            }
+        }
+        best
+    }
+
     /// Paths that share the load with the best one, the best first, at most `max`; ordered by next hop after it.
     pub(crate) fn multipath(&self, paths: &[Path], best: usize, max: usize, has_med: bool) -> Vec<usize> {
         let top = &paths[best];

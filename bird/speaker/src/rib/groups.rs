@@ -66,12 +66,13 @@ impl<N: Net> Rib<N> {
         now: crate::io::Time,
         left: &mut usize,
     ) -> Next {
-        let Core { store, sources, locals, packer, restarting, hold_eor, .. } = core;
+        let Core { store, sources, ranks, locals, packer, restarting, hold_eor, .. } = core;
         let mut ctx = ExportCtx {
             store,
             locals,
             peers: sources,
             rules: &self.rules,
+            ranks,
             restarting: *restarting,
             hold_eor: *restarting || *hold_eor,
             packer,

@@ -74,6 +74,8 @@ pub(crate) struct Rib<N: Net> {
     pub(super) review: Review,
     /// Destinations with a path whose next hop is asked for.
     awaiting: HashMap<NhId, Vec<DestId>, foldhash::fast::FixedState>,
+    /// Paths not taken because their peer told enough of the prefix, since somebody looked.
+    pub(crate) paths_refused: u64,
     /// Paths held per peer, filtered ones included.
     pub(crate) received: Vec<u32>,
     /// [`crate::Config::export_log`].
@@ -95,6 +97,7 @@ impl<N: Net> Rib<N> {
             purge_round: Round::default(),
             review: Review::default(),
             awaiting: HashMap::default(),
+            paths_refused: 0,
             received: Vec::new(),
         }
     }
@@ -227,7 +230,7 @@ impl<N: Net> Rib<N> {
         let path = self.table.paths(id)[at];
         for group in self.groups.iter_mut().flatten() {
             if group.by_path() {
-                group.mark(path.slot);
+                group.mark_path(&self.table, id, path.slot);
             } else if best_changed {
                 group.mark(id);
             }
@@ -274,7 +277,7 @@ impl<N: Net> Rib<N> {
         self.count_best(id, had_best, best.is_some());
         for group in self.groups.iter_mut().flatten() {
             if group.by_path() {
-                group.mark(path.slot);
+                group.mark_path(&self.table, id, path.slot);
             } else if changed {
                 group.mark(id);
             }

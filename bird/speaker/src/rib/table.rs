@@ -72,7 +72,7 @@ const NO_PATH: Path = Path { attr: AttrId::NONE, rx_id: 0, slot: 0, peer: 0, epo
 /// No best path.
 const NO_BEST: u32 = 0xfff;
 /// Paths beyond this many for one prefix are not taken.
-pub(crate) const MAX_PATHS: usize = 0xffe;
+pub(crate) const MAX_PATHS: usize = crate::config::MOST_PATHS as usize;
 
 /// Bits of a destination.
 pub(crate) mod dest_flag {

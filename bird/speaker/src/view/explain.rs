@@ -130,9 +130,13 @@ impl Speaker {
         } else {
             vec![best]
         };
+        let chosen = group.chosen(id, &rib.table, decision, self.view(rib));
         let mut refusal = ExportReason::SplitHorizon;
         for path in candidates.into_iter().filter(|p| p.peer != peer.index) {
             match self.view(rib).verdict(&group.key, net, path) {
+                Ok(_) if chosen.as_ref().is_some_and(|chosen| !chosen.contains(path)) => {
+                    refusal = ExportReason::PathLimit;
+                }
                 Ok(accepted) => return Ok(accepted.reason),
                 Err(reason) => refusal = reason,
             }

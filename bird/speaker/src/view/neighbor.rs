@@ -308,6 +308,7 @@ fn is_used(capability: &Capability, terms: &Terms) -> bool {
         Capability::AddPath(_) => any(|f| f.add_path_rx || f.add_path_tx),
         Capability::LongLivedGracefulRestart(_) => terms.long_lived.is_some(),
         Capability::BfdStrict => terms.bfd_strict,
+        Capability::PathsLimit(_) => any(|f| f.add_path_rx || f.add_path_tx),
         Capability::Role(_) | Capability::Fqdn { .. } | Capability::Unknown { .. } => false,
     }
 }
@@ -369,6 +370,10 @@ fn describe(capability: &Capability) -> (String, String) {
                 .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
                 .collect();
             ("host name".into(), safe)
+        }
+        Capability::PathsLimit(entries) => {
+            let words = entries.iter().map(|e| format!("{} {}", family(&e.family), e.limit));
+            ("ADD-PATH paths limit".into(), list(words.collect()))
         }
         Capability::BfdStrict => ("BFD strict mode".into(), String::new()),
         Capability::Unknown { code, value } => (format!("code {code}"), format!("{} octets", value.len())),

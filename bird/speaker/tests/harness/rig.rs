@@ -225,7 +225,11 @@ pub fn config(count: u8, internal: u8, add_path: bool, log: usize) -> Config {
                 remote_as: if p < internal { OUR_AS } else { 65000 + u32::from(p % 2) },
                 route_reflector_client: p == 0 && internal > 0,
                 export_scope: if p == 3 { ExportScope::NoTransit } else { ExportScope::All },
-                add_path: AddPath { receive: add_path && p + 1 == count, send: add_path && p + 1 == count },
+                add_path: AddPath {
+                    receive: add_path && p + 1 == count,
+                    send: add_path && p + 1 == count,
+                    ..AddPath::default()
+                },
                 passive: true,
                 graceful_restart: GracefulRestartConfig {
                     long_lived: LongLived {

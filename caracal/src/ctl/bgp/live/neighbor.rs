@@ -94,10 +94,14 @@ fn session(neighbor: &Neighbor, screen: &Screen) -> String {
     clocks.extend(timers.retry_ms.map(|ms| format!("next call in {}", wait(ms))));
     out += &fact("Timers", &clocks.join(", "));
     let c = &peer.counters;
+    let refused = match c.paths_refused {
+        0 => String::new(),
+        n => format!(", {n} paths beyond the limit for a prefix not taken"),
+    };
     out += &fact(
         "Counters",
         &format!(
-            "{} and {} received, {} octets sent, {}, {} established, {} lost",
+            "{} and {} received, {} octets sent, {}, {} established, {} lost{refused}",
             several(c.updates_received, "UPDATE"),
             several(c.keepalives_received, "KEEPALIVE"),
             c.bytes_sent,
