@@ -518,6 +518,92 @@ fn cpu(pid: i32, thread: &str) -> (Duration, Duration) {
 }
 
 #[test]
+fn a_forged_neighbour_gives_way_to_the_real_one() {
+    let pair = Pair::new("disc-forged");
+    let neighbour = "  - { interface: eth0, asNumber: external, holdTime: 9 }\n";
+    let _ours = pair.caracal("ours", &pair.ours, 1, neighbour);
+    let real = [&pair.ours, &pair.theirs].map(|space| link_local(space, "eth0"));
+    pair.until("ours", "eth0", "it listens", |n| n["cause"]["text"] == "no router advertises itself on eth0");
+    assert!(storm::forge(&pair.theirs, "eth0", 255, Duration::from_millis(300)) > 0);
+    let taken = pair.until("ours", "eth0", "a forged one", |n| !n["discovery"]["address"].is_null()).0;
+    assert!(taken["address"].as_str().unwrap().starts_with("fe80::bad:"), "{taken:#}");
+    let _theirs = pair.caracal("theirs", &pair.theirs, 2, neighbour);
+    let (_, took) = pair.up("ours", "eth0");
+    eprintln!("the real neighbour has its session after {took:?}");
+    pair.routes(&pair.ours, "bird", &learned(2, &real[1]));
+}
+
+/// Switches often have one link-local address on all their ports.
+#[test]
+fn neighbours_on_two_links_may_have_one_address() {
+    let pair = Pair::new("disc-same");
+    pair.ours.wire("eth1", &pair.theirs, "eth1", None).unwrap();
+    for link in ["eth0", "eth1"] {
+        let old = link_local(&pair.theirs, link);
+        pair.theirs
+            .sh(&format!("ip -6 addr add fe80::2/64 dev {link} nodad && ip -6 addr del {old}/64 dev {link}"))
+            .unwrap();
+    }
+    let neighbours = "  - { interface: eth0, asNumber: external, holdTime: 9, password: one, bfd: true }\n  \
+                      - { interface: eth1, asNumber: external, holdTime: 9, password: one, ttlSecurity: 1 }\n";
+    let _theirs = pair.caracal("theirs", &pair.theirs, 2, neighbours);
+    let _ours = pair.caracal("ours", &pair.ours, 1, neighbours);
+    for link in ["eth0", "eth1"] {
+        let up = pair.up("ours", link).0;
+        assert_eq!((&up["address"], &up["discovery"]["interface"]), (&"fe80::2".into(), &link.into()));
+        pair.up("theirs", link);
+    }
+    let both = |family: &str, prefix: &str, links: &[&str]| {
+        let check = || {
+            let text =
+                pair.ours.sh(&format!("ip {family} route show {prefix}")).map_err(|e| e.to_string())?;
+            let has = |link: &&str| text.contains(&format!("fe80::2 dev {link}"));
+            if links.iter().all(has) && text.matches("fe80::2").count() == links.len() {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        };
+        eventually(SOON, check).unwrap_or_else(|err| panic!("{err}\n{}", pair.lab.logs(60)));
+    };
+    for (family, prefix) in [("-4", "10.2.0.0/16"), ("-6", "fd02::/48")] {
+        both(family, prefix, &["eth0", "eth1"]);
+    }
+    pair.pings();
+    pair.ours.set_down("eth0").unwrap();
+    for (family, prefix) in [("-4", "10.2.0.0/16"), ("-6", "fd02::/48")] {
+        both(family, prefix, &["eth1"]);
+    }
+    assert_eq!(pair.until("ours", "eth1", "", |_| true).0["counters"]["flaps"], 0);
+    pair.pings();
+}
+
+#[test]
+fn what_keeps_advertisements_back_is_said() {
+    let pair = Pair::new("disc-why");
+    let neighbour =
+        "  - { interface: eth0, asNumber: external }\n  - { interface: eth7, asNumber: external }\n";
+    pair.ours.sysctl("net/ipv6/conf/eth0/disable_ipv6", "1");
+    let mut ours = pair.caracal("ours", &pair.ours, 1, neighbour);
+    let why = |peer: &str, said: &str| {
+        let is = |n: &Value| n["cause"]["text"].as_str().is_some_and(|t| t.contains(said));
+        let seen = pair.until("ours", peer, said, is).0;
+        assert!(!seen["cause"]["fix"].as_str().unwrap().is_empty());
+    };
+    why("eth7", "this host has no interface eth7");
+    why("eth0", "eth0 has no link-local IPv6 address");
+    pair.ours.sysctl("net/ipv6/conf/eth0/disable_ipv6", "0");
+    why("eth0", "no router advertises itself on eth0");
+    pair.ours.set_down("eth0").unwrap();
+    why("eth0", "interface eth0 is down");
+    pair.ours.set_up("eth0").unwrap();
+    ours.kill();
+    ours.under(&["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"]);
+    ours.start().unwrap();
+    why("eth0", "CAP_NET_RAW");
+}
+
+#[test]
 fn a_storm_of_forged_advertisements_changes_nothing() {
     let pair = Pair::new("disc-storm");
     let neighbour = "  - { interface: eth0, asNumber: external, holdTime: 9 }\n";

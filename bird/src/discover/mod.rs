@@ -155,6 +155,11 @@ impl Discovery {
             return Outcome::default();
         }
         self.seen = kernel.changes();
+        if self.radv.as_ref().is_some_and(|r| !r.is_running()) {
+            tracing::error!("the thread of the router advertisements has ended; it is started again");
+            self.radv = None;
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
         if let Some(radv) = &self.radv {
             self.heard = radv.heard();
         }
@@ -213,24 +218,26 @@ impl Discovery {
 
     /// Lets the thread speak and hear on these links; it runs from the first one on.
     fn follow_links(&mut self, wanted: BTreeMap<String, Wanted>) {
-        if wanted == self.wanted && self.retry_at.is_none() {
-            return;
-        }
-        self.retry_at = None;
-        if self.radv.is_none() && !wanted.is_empty() {
+        let now = Instant::now();
+        let missing = self.radv.is_none() && !wanted.is_empty();
+        if missing && self.retry_at.is_none_or(|at| at <= now) {
+            self.retry_at = None;
             match Radv::start(Arc::clone(&self.bell)) {
                 Ok(radv) => self.radv = Some(radv),
                 Err(err) => {
                     tracing::warn!(err = format!("{err:#}"), "no router advertisements; it is tried again");
-                    self.retry_at = Some(Instant::now() + RETRY);
+                    self.retry_at = Some(now + RETRY);
                 }
             }
         }
         if wanted.is_empty() {
             self.radv = None;
+            self.retry_at = None;
             self.heard.clear();
         }
-        if let Some(radv) = &mut self.radv {
+        if let Some(radv) = &mut self.radv
+            && (missing || wanted != self.wanted)
+        {
             radv.follow(wanted.clone());
         }
         self.wanted = wanted;

@@ -69,7 +69,22 @@ struct Board {
     heard: Mutex<BTreeMap<String, Heard>>,
     /// Somebody is other than before, or some trouble is.
     news: AtomicBool,
+    /// The thread is not wanted any more.
     over: AtomicBool,
+    /// The thread runs no more.
+    ended: AtomicBool,
+}
+
+/// Tells the loop that the thread ended, however it did.
+struct LastWord(Arc<Board>, Arc<mio::Waker>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let Self(board, bell) = self;
+        board.ended.store(true, Ordering::Release);
+        board.news.store(true, Ordering::Release);
+        let _ = bell.wake();
+    }
 }
 
 /// The running thread. It ends with this handle.
@@ -87,7 +102,10 @@ impl Radv {
         let thread = Thread { board: Arc::clone(&board), woken, bell, links: BTreeMap::new() };
         std::thread::Builder::new()
             .name("bird-radv".into())
-            .spawn(move || thread.run())
+            .spawn(move || {
+                let _last_word = LastWord(Arc::clone(&thread.board), Arc::clone(&thread.bell));
+                thread.run();
+            })
             .context("thread of the router advertisements")?;
         Ok(Self { board, wake })
     }
@@ -106,6 +124,11 @@ impl Radv {
     /// What is known, by interface.
     pub(super) fn heard(&self) -> BTreeMap<String, Heard> {
         lock(&self.board.heard).clone()
+    }
+
+    /// Whether the thread still runs.
+    pub(super) fn is_running(&self) -> bool {
+        !self.board.ended.load(Ordering::Acquire)
     }
 
     fn ring(&mut self) {
