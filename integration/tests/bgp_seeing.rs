@@ -434,6 +434,56 @@ fn a_peer_that_falls_silent() {
     drop(peer);
 }
 
+/// A dynamic peer is known by its errors for as long as its range is there, whatever else is configured anew.
+#[test]
+fn errors_of_a_dynamic_peer_outlive_a_new_configuration() {
+    let mut pair = Pair::new("see18");
+    pair.speaker(
+        "address: 10.99.0.77, asNumber: 65002, passive: true",
+        "listenRanges: [{ range: 10.99.0.0/28, asNumber: 65002 }]\n",
+    );
+    let open = |asn| raw::open(asn, "10.99.0.2".parse().unwrap());
+    let _ = call(&pair).greet(&open(65009));
+    // Its errors, while it has a session; then it hangs up.
+    let errors = |pair: &Pair| {
+        let greeted = eventually(SOON, || {
+            let mut peer = call(pair);
+            peer.greet(&open(65002)).map(|_| peer).map_err(|err| err.to_string())
+        });
+        let _peer = greeted.unwrap_or_else(|err| panic!("{err}\n{}", pair.lab.logs(40))).0;
+        let name = "range 10.99.0.0/28_10.99.0.2";
+        let rows = pair.until(&["peers"], |rows| {
+            rows.as_array().unwrap().iter().any(|r| r["name"] == name && r["state"] == "Established")
+        });
+        let row = rows.as_array().unwrap().iter().find(|r| r["name"] == name).unwrap().clone();
+        row["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e["text"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let wrong_as = |errors: &[String]| errors.iter().filter(|text| text.contains("Bad Peer AS")).count();
+    let first = errors(&pair);
+    assert_eq!(wrong_as(&first), 1, "{first:?}\n{}", pair.lab.logs(40));
+    let reload = |pair: &mut Pair, from: &str, to: &str| {
+        let file = pair.lab.file("ours.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&file, text.replace(from, to)).unwrap();
+        let taken = pair.json(&["summary"])["configured"].clone();
+        // It is told to the second.
+        std::thread::sleep(Duration::from_millis(1_100));
+        pair.speaker.as_mut().unwrap().signal(nix::sys::signal::Signal::SIGHUP);
+        pair.until(&["summary"], |s| s["configured"] != taken);
+    };
+    reload(&mut pair, "10.99.0.77", "10.99.0.78");
+    assert_eq!(wrong_as(&errors(&pair)), 1);
+    reload(&mut pair, "10.99.0.0/28", "10.99.0.16/28");
+    reload(&mut pair, "10.99.0.16/28", "10.99.0.0/28");
+    assert_eq!(wrong_as(&errors(&pair)), 0, "its range was gone");
+}
+
 #[test]
 fn who_may_not_ask_is_told_what_to_do() {
     let mut pair = Pair::new("see15");

@@ -165,7 +165,7 @@ impl Speaker {
             return Err("nobody is configured with this address");
         };
         let config = PeerConfig {
-            name: format!("{}_{remote}", range.template.name),
+            name: range.name_of(remote),
             address: remote,
             passive: true,
             ..range.template.clone()

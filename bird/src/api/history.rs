@@ -146,13 +146,22 @@ impl History {
         let before = self.md5.drops;
         self.md5.renew();
         if self.peers.len() >= PEERS && !self.peers.contains_key(peer) {
-            return;
+            self.forget_oldest();
         }
         let errors = self.peers.entry(peer.to_owned()).or_default();
         errors.md5_before.get_or_insert(before);
         errors.all.push_front(Error { at: now, ended_session, reason: reason.clone() });
         errors.all.truncate(ERRORS);
         errors.fresh = (errors.fresh + 1).min(ERRORS);
+    }
+
+    /// Makes room: the peer whose last error is the longest ago is the least likely to be asked about.
+    fn forget_oldest(&mut self) {
+        let last = |errors: &Errors| errors.all.front().map(|e| e.at);
+        let oldest = self.peers.iter().min_by_key(|(_, errors)| last(errors)).map(|(name, _)| name.clone());
+        if let Some(name) = oldest {
+            self.peers.remove(&name);
+        }
     }
 
     fn refused(&mut self, address: IpAddr, reason: &'static str, now: SystemTime) {
@@ -246,6 +255,24 @@ mod tests {
         assert_eq!((history.reasons("a").len(), history.errors("a").len()), (ERRORS, ERRORS));
         history.retain(|name| name != "a");
         assert!(history.errors("a").is_empty());
+    }
+
+    /// Dynamic peers come under ever new names: of as many as there may be the latest are kept.
+    #[test]
+    fn a_new_peer_takes_the_place_of_the_one_that_was_quiet_longest() {
+        let mut history = History::default();
+        let start = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
+        let at = |n: usize| start + Duration::from_secs(n.try_into().unwrap());
+        let failed =
+            |n: usize| Event::Failed { peer: format!("r_{n}").into(), reason: DownReason::Admin("x") };
+        for n in 0..PEERS {
+            history.note(&failed(n), at(n));
+        }
+        history.note(&failed(0), at(PEERS));
+        history.note(&failed(PEERS), at(PEERS + 1));
+        assert_eq!(history.peers.len(), PEERS);
+        let known = |n: usize| history.errors(&format!("r_{n}")).len();
+        assert_eq!((known(0), known(1), known(2), known(PEERS)), (2, 0, 1, 1));
     }
 
     #[test]

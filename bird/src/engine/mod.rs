@@ -345,7 +345,7 @@ impl Engine {
         self.listeners.follow(&plan, self.poll.registry(), &mut self.tokens);
         self.listen_retry_at = self.listeners.incomplete().then(|| Instant::now() + LISTEN_RETRY);
         let config = plan.config.clone();
-        self.api.history.retain(|name| config.peers.iter().any(|p| p.name == name));
+        self.api.history.retain(|name| config.may_have_peer(name));
         let redistribute_changed =
             self.plan.as_ref().is_some_and(|old| old.redistribute != plan.redistribute);
         let by_gateway = plan.config.originated.iter().filter_map(|o| match o.target {

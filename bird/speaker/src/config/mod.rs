@@ -405,6 +405,28 @@ pub struct ListenRange {
     pub limit: u16,
 }
 
+impl ListenRange {
+    /// What a neighbour is called that calls from this address.
+    pub fn name_of(&self, address: IpAddr) -> String {
+        format!("{}_{address}", self.template.name)
+    }
+
+    /// Whether a neighbour of this name may call from here.
+    pub fn may_be(&self, name: &str) -> bool {
+        let address = name.strip_prefix(self.template.name.as_str()).and_then(|rest| rest.strip_prefix('_'));
+        address
+            .and_then(|text| text.parse().ok())
+            .is_some_and(|address: IpAddr| self.range.contains(&address))
+    }
+}
+
+impl Config {
+    /// Whether there is, or may be, a neighbour of this name: one that is configured, or one of a listen range.
+    pub fn may_have_peer(&self, name: &str) -> bool {
+        self.peers.iter().any(|p| p.name == name) || self.listen_ranges.iter().any(|r| r.may_be(name))
+    }
+}
+
 /// A route that this speaker originates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Originated {

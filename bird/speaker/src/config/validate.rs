@@ -92,7 +92,34 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Config, PeerConfig};
+    use crate::config::{Config, ListenRange, PeerConfig};
+
+    #[test]
+    fn a_name_is_configured_or_of_a_range() {
+        let named = |name: &str| PeerConfig { name: name.into(), ..PeerConfig::default() };
+        let range =
+            |text: &str, name| ListenRange { range: text.parse().unwrap(), template: named(name), limit: 9 };
+        let config = Config {
+            peers: vec![named("tor")],
+            listen_ranges: vec![range("10.1.0.0/24", "hosts"), range("fd00::/64", "six_hosts")],
+            ..Config::default()
+        };
+        for (name, known) in [
+            ("tor", true),
+            ("hosts_10.1.0.7", true),
+            ("six_hosts_fd00::7", true),
+            ("hosts_10.2.0.7", false),
+            ("hosts_fd00::7", false),
+            ("hosts", false),
+            ("hosts_", false),
+            ("10.1.0.7", false),
+            ("other_10.1.0.7", false),
+        ] {
+            assert_eq!(config.may_have_peer(name), known, "{name}");
+        }
+        let range = &config.listen_ranges[0];
+        assert!(range.may_be(&range.name_of("10.1.0.255".parse().unwrap())));
+    }
 
     #[test]
     fn contradictions_are_named_with_field_and_fix() {
