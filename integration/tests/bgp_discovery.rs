@@ -7,8 +7,10 @@
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
+use std::io::Read as _;
+use std::net::SocketAddr;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use integration::lab::{Lab, Namespace, Process, RouteWatch, eventually};
@@ -16,7 +18,9 @@ use integration::picture::{NODES, Options, Picture, ROUTER, ROUTER_AS, binary, r
 use integration::router::RouterKind;
 use integration::seed;
 use integration::store::StoreKind;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use socket2::{Domain, Protocol, Socket, Type};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -225,6 +229,53 @@ fn frr_is_found_by_its_advertisements() {
     pair.up("ours", "eth0");
     pair.routes(&pair.ours, "bird", &learned(2, moved));
     pair.pings();
+    pair.ours.set_down("eth0").unwrap();
+    pair.routes(&pair.ours, "bird", &[]);
+    pair.ours.set_up("eth0").unwrap();
+    pair.up("ours", "eth0");
+    pair.routes(&pair.ours, "bird", &learned(2, moved));
+    pair.routes(&pair.theirs, "bgp", &learned(1, &link_local(&pair.ours, "eth0")));
+    pair.pings();
+}
+
+/// Advertisements as a host sees them: nobody's default router, sent now and then, and to who asks from this link.
+#[test]
+fn who_asks_for_routers_is_answered_by_one_that_wants_no_traffic() {
+    let pair = Pair::new("disc-ask");
+    let _ours = pair.caracal("ours", &pair.ours, 1, "  - { interface: eth0, asNumber: external }\n");
+    link_local(&pair.theirs, "eth0");
+    let heard = pair.theirs.run(|| {
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
+        socket.bind_device(Some(b"eth0")).unwrap();
+        let advertised = |within: Duration| {
+            let end = Instant::now() + within;
+            let mut buffer = [0; 256];
+            while let Some(left) = end.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) {
+                socket.set_read_timeout(Some(left)).unwrap();
+                match (&socket).read(&mut buffer) {
+                    Ok(length) if buffer[0] == 134 => return Some(buffer[..length].to_vec()),
+                    _ => {}
+                }
+            }
+            None
+        };
+        let all_routers: SocketAddr = "[ff02::2]:0".parse().unwrap();
+        let ask = |hops| {
+            socket.set_multicast_hops_v6(hops).unwrap();
+            socket.send_to(&[133, 0, 0, 0, 0, 0, 0, 0], &all_routers.into()).unwrap();
+        };
+        // The burst of the beginning ends with a pause of at least two seconds.
+        while advertised(Duration::from_secs(2)).is_some() {}
+        ask(64);
+        let from_afar = advertised(Duration::from_millis(700));
+        ask(255);
+        (from_afar, advertised(Duration::from_millis(700)))
+    });
+    let (from_afar, answer) = heard;
+    assert_eq!(from_afar, None, "it came over a router");
+    let answer = answer.unwrap_or_else(|| panic!("no answer\n{}", pair.lab.logs(40)));
+    assert_eq!((answer.len(), answer[0], answer[1]), (16, 134, 0));
+    assert_eq!(answer[4..], [0; 12], "router lifetime 0, nothing configured");
 }
 
 #[test]
@@ -241,6 +292,15 @@ fn two_of_ours_find_each_other_again_and_again() {
     let there = link_local(&pair.theirs, "eth0");
     pair.routes(&pair.ours, "bird", &learned(2, &there));
     pair.pings();
+
+    // The file changes: what was found stays.
+    let file = pair.lab.file("ours.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("bfd: true", "bfd: true, prefixLimit: { max: 50, action: warn }"))
+        .unwrap();
+    ours.signal(Signal::SIGHUP);
+    let (seen, _) = pair.until("ours", "up", "the file", |n| n["settings"]["prefixLimit"] == 50);
+    assert_eq!((&seen["state"], &seen["counters"]["flaps"]), (&"Established".into(), &0.into()));
 
     // Killed and started again: found again before anybody's route is gone.
     let watches = [RouteWatch::start(&pair.ours).unwrap(), RouteWatch::start(&pair.theirs).unwrap()];
