@@ -13,6 +13,8 @@
 //!                                                  v   | monitor: links, addresses, routes
 //!                                          Speaker --> fib --> kernel routes, protocol 12
 //! ```
+//!
+//! A peer without an address is in the plan with how to find it: `discover` fills in where it is, as a change of the plan.
 
 pub mod api;
 mod audit;

@@ -373,3 +373,124 @@ impl std::fmt::Display for By {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bird_speaker::config::Config;
+    use caracal_netlink::{Address, Event, Link, Route, proto};
+
+    use super::*;
+    use crate::plan::Redistribute;
+
+    fn kernel() -> Kernel {
+        let link = Link {
+            index: 2,
+            name: "eth0".into(),
+            up: true,
+            running: true,
+            mac: None,
+            mtu: 1500,
+            kind: String::new(),
+            group: 0,
+            peer_index: None,
+            peer_netns: None,
+            master: None,
+            alias: None,
+        };
+        let mut kernel = Kernel::new(12, 254);
+        kernel.replace(vec![link], vec![Address::new(2, "10.0.0.1/24".parse().unwrap())], Vec::new());
+        kernel
+    }
+
+    fn plan(by: &[(&str, By)]) -> Plan {
+        let peer = |(name, by): &(&str, By)| PeerConfig {
+            name: (*name).into(),
+            address: by.nowhere(),
+            source_address: Some("fd00::1".parse().unwrap()),
+            ..PeerConfig::default()
+        };
+        let config = Config { peers: by.iter().map(peer).collect(), ..Config::default() };
+        Plan {
+            config,
+            listen: Vec::new(),
+            passwords: BTreeMap::new(),
+            range_passwords: BTreeMap::new(),
+            sought: by.iter().map(|(name, by)| ((*name).to_owned(), by.clone())).collect(),
+            redistribute: Redistribute { connected: false, kernel: false },
+        }
+    }
+
+    fn discovery() -> Discovery {
+        let poll = mio::Poll::new().unwrap();
+        Discovery::new(Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap()))
+    }
+
+    fn default_route(kernel: &mut Kernel, via: &str, gone: bool) {
+        let any = if via.contains(':') { "::/0" } else { "0.0.0.0/0" };
+        let route = Route::via(any.parse().unwrap(), proto::BOOT, via.parse().unwrap(), 2);
+        kernel.observe(vec![Event::Route { route, gone, replaced: false }]);
+    }
+
+    /// What a look changes: the addresses of the peers, if anything.
+    fn look(discovery: &mut Discovery, kernel: &Kernel, living: bool) -> Option<Vec<String>> {
+        let plan = discovery.look(kernel, |_| living).plan?;
+        let plan = discovery.take(*plan);
+        Some(plan.config.peers.iter().map(|p| p.address.to_string()).collect())
+    }
+
+    #[test]
+    fn a_gateway_is_followed_and_outlives_its_route_while_its_session_lives() {
+        let (mut kernel, mut discovery) = (kernel(), discovery());
+        let seeks = plan(&[("g", By::DefaultGateway { v4: true })]);
+        assert_eq!(discovery.take(seeks.clone()), seeks, "nowhere yet");
+        assert_eq!(look(&mut discovery, &kernel, false), None);
+        assert_eq!(discovery.view("g", &kernel).unwrap().missing.unwrap(), "no IPv4 default route");
+        default_route(&mut kernel, "10.0.0.2", false);
+        assert_eq!(look(&mut discovery, &kernel, false).unwrap(), ["10.0.0.2"]);
+        assert_eq!(look(&mut discovery, &kernel, false), None, "nothing new");
+        default_route(&mut kernel, "10.0.0.2", true);
+        assert_eq!(look(&mut discovery, &kernel, true), None, "its session lives");
+        discovery.stale = true;
+        assert_eq!(look(&mut discovery, &kernel, false).unwrap(), ["0.0.0.0"]);
+        default_route(&mut kernel, "10.0.0.3", false);
+        assert_eq!(look(&mut discovery, &kernel, true).unwrap(), ["10.0.0.3"], "another one counts at once");
+        // The same plan again, as after a change elsewhere: what was found stays.
+        assert_eq!(discovery.take(seeks.clone()).config.peers[0].address.to_string(), "10.0.0.3");
+        // Sought another way.
+        let other = plan(&[("g", By::DefaultGateway { v4: false })]);
+        assert!(discovery.take(other).config.peers[0].address.is_unspecified());
+        discovery.silence();
+        assert_eq!(look(&mut discovery, &kernel, false), None);
+        assert_eq!(discovery.view("g", &kernel), None);
+    }
+
+    #[test]
+    fn a_link_local_gateway_comes_with_its_link_and_without_a_source_of_elsewhere() {
+        let (mut kernel, mut discovery) = (kernel(), discovery());
+        discovery.take(plan(&[("g", By::DefaultGateway { v4: false })]));
+        for (via, interface, source) in [("fe80::1", Some("eth0"), None), ("fd00::2", None, Some("fd00::1"))]
+        {
+            default_route(&mut kernel, via, false);
+            let plan = discovery.look(&kernel, |_| false).plan.unwrap();
+            let peer = &discovery.take(*plan).config.peers[0];
+            assert_eq!((peer.address.to_string().as_str(), peer.interface.as_deref()), (via, interface));
+            assert_eq!(peer.source_address.map(|s| s.to_string()).as_deref(), source);
+            default_route(&mut kernel, via, true);
+        }
+    }
+
+    #[test]
+    fn a_session_over_a_link_that_went_is_cut_off() {
+        let (mut kernel, mut discovery) = (kernel(), discovery());
+        discovery.take(plan(&[("u", By::Advertisements("eth0".into()))]));
+        assert!(discovery.look(&kernel, |_| true).cut_off.is_empty());
+        assert_eq!(discovery.wanted["eth0"].index, 2);
+        kernel.observe(vec![Event::LinkGone { index: 2, name: "eth0".into() }]);
+        assert_eq!(discovery.look(&kernel, |_| true).cut_off, ["u"]);
+        assert!(discovery.wanted.is_empty() && discovery.radv.is_none());
+        let view = discovery.view("u", &kernel).unwrap();
+        assert_eq!(view.missing.unwrap(), "this host has no interface eth0");
+        discovery.stale = true;
+        assert!(discovery.look(&kernel, |_| true).cut_off.is_empty(), "said once");
+    }
+}
