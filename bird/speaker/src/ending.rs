@@ -105,8 +105,8 @@ impl Speaker {
             let f = family.index();
             if let Some((group, member)) = groups[f] {
                 match family {
-                    Family::Ipv4Unicast => self.v4.leave_group(&mut self.core, group, member),
-                    Family::Ipv6Unicast => self.v6.leave_group(&mut self.core, group, member),
+                    Family::Ipv4Unicast => self.v4.leave_group(group, member),
+                    Family::Ipv6Unicast => self.v6.leave_group(group, member),
                 }
             }
             let time =

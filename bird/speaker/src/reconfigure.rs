@@ -288,7 +288,7 @@ impl Speaker {
             }
         }
         let [v4, v6] = regroup;
-        let moved = [self.v4.regroup(&mut self.core, v4, now), self.v6.regroup(&mut self.core, v6, now)];
+        let moved = [self.v4.regroup(v4, now), self.v6.regroup(v6, now)];
         for (f, moved) in moved.into_iter().enumerate() {
             for (index, place) in moved {
                 if let Some(peer) = self.peer_mut(index) {

@@ -205,7 +205,9 @@ impl Speaker {
     }
 
     fn has_slices(&self) -> bool {
-        self.v4.is_purging() || self.v6.is_purging() || self.v4.is_reviewing() || self.v6.is_reviewing()
+        let purging = self.v4.is_purging() || self.v6.is_purging();
+        let reviewing = self.v4.is_reviewing() || self.v6.is_reviewing();
+        purging || reviewing || self.v4.is_dissolving() || self.v6.is_dissolving()
     }
 
     /// A tick: whatever has had enough goes on.
@@ -230,6 +232,8 @@ impl Speaker {
         if self.v6.is_purging() {
             self.v6.purge_step(&mut self.core, budget);
         }
+        self.v4.dissolve_step(&mut self.core, budget);
+        self.v6.dissolve_step(&mut self.core, budget);
         if self.v4.is_reviewing() {
             self.review(Family::Ipv4Unicast, budget);
         }

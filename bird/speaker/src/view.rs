@@ -481,7 +481,7 @@ impl Speaker {
 
     /// A path's attributes as they were received.
     fn original<N: Net>(rib: &Rib<N>, id: DestId, path: &Path) -> AttrId {
-        rib.table.originals.get(&(id, path.peer, path.rx_id)).copied().unwrap_or(path.attr)
+        rib.table.originals.get(id, path.peer, path.rx_id).unwrap_or(path.attr)
     }
 
     fn import_reason<N: Net>(&self, rib: &Rib<N>, id: DestId, path: &Path) -> ImportReason {

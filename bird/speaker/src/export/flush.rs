@@ -3,7 +3,7 @@
 use bird_packet::{Nlri, PackError};
 use bytes::{Bytes, BytesMut};
 
-use super::group::{Audience, ExportCtx, Group, NOTHING, Out};
+use super::group::{Audience, ExportCtx, Group, NOTHING, Out, WALK_SHARE};
 use crate::policy::eval;
 use crate::rib::attrs::AttrId;
 use crate::rib::net::Net;
@@ -48,11 +48,15 @@ impl Item {
 }
 
 impl<N: Net> Group<N> {
-    /// Works off up to a batch of marked slots, and no more than `most`; returns how many.
+    /// Works off up to a batch of slots that may have changed, and about `most`; returns as how many it counts.
     pub(super) fn flush(&mut self, table: &Table<N>, ctx: &mut ExportCtx<'_, N>, most: usize) -> usize {
-        self.next_seq();
+        let looked = self.mark_more(table, BATCH.min(most)) / WALK_SHARE;
         let stop = self.dirty.len().min(self.dirty_at + BATCH.min(most));
         let count = stop - self.dirty_at;
+        if count == 0 {
+            return 1 + looked;
+        }
+        self.next_seq();
         let mut items = Vec::with_capacity(count);
         // Slots of one destination lie together: what was chosen for the last one holds for the next.
         let mut chosen = Chosen::default();
@@ -90,7 +94,7 @@ impl<N: Net> Group<N> {
                 self.append(audience, bytes);
             }
         }
-        count
+        count + looked
     }
 
     /// Whether a slot was marked; it is not any more.

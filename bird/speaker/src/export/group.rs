@@ -1,6 +1,7 @@
 //! One update group: what its members were sent, the log of encoded changes, and where each member is.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use bird_packet::{AfiSafi, RefreshKind, RouteRefresh, UpdatePacker, encode_end_of_rib};
@@ -151,7 +152,7 @@ const STALLED: Duration = Duration::from_millis(200);
 /// Slots looked at in one step of a walk.
 const WALK: usize = 1 << 16;
 /// Looking at so many slots in a walk costs as much as deciding one.
-const WALK_SHARE: usize = 64;
+pub(super) const WALK_SHARE: usize = 64;
 /// Routes encoded in one step of a walk.
 const WALK_ROUTES: usize = 1 << 12;
 
@@ -173,6 +174,8 @@ pub(crate) struct Group<N: Net> {
     /// How far `dirty` is worked off.
     pub(super) dirty_at: usize,
     pub(super) dirty_bits: Vec<u64>,
+    /// Destinations that may have changed too, beyond those in `dirty`.
+    pub(super) unmarked: Range<usize>,
     members: Vec<Option<Member>>,
     /// Bit per peer number.
     pub(super) member_bits: Vec<u64>,
@@ -227,6 +230,7 @@ impl<N: Net> Group<N> {
             dirty: Vec::new(),
             dirty_at: 0,
             dirty_bits: Vec::new(),
+            unmarked: 0..0,
             members: Vec::new(),
             member_bits: Vec::new(),
             member_count: 0,
@@ -268,18 +272,34 @@ impl<N: Net> Group<N> {
         }
     }
 
-    /// Everything may have changed.
+    /// Everything may have changed. What was sent and has no path any more is marked by whoever took the path out.
     pub(crate) fn mark_all(&mut self, table: &Table<N>) {
-        for id in table.dest_ids() {
+        self.unmarked = 0..table.dest_bound();
+        self.wake |= !self.unmarked.is_empty();
+    }
+
+    /// Marks what [`Group::mark_all`] left to be marked until there are `most` marks; returns how many destinations were
+    /// looked at.
+    pub(super) fn mark_more(&mut self, table: &Table<N>, most: usize) -> usize {
+        let bound = table.dest_bound();
+        let mut looked = 0;
+        while looked < WALK && self.dirty.len() - self.dirty_at < most {
+            // It may have shrunk.
+            let Some(id) = self.unmarked.next().filter(|id| *id < bound) else {
+                self.unmarked = 0..0;
+                break;
+            };
+            looked += 1;
+            let id = crate::rib::index32(id);
             if self.add_path {
                 for path in table.paths(id) {
                     self.mark(path.slot);
                 }
-            } else {
+            } else if !table.paths(id).is_empty() {
                 self.mark(id);
             }
         }
-        // What was sent and has no path any more is marked by whoever took the path out.
+        looked
     }
 
     /// A path of a destination changed, and it lies in this slot: with a limit others may be told, or not told, for it.
@@ -312,7 +332,7 @@ impl<N: Net> Group<N> {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.dirty_at < self.dirty.len()
+        self.dirty_at < self.dirty.len() || !self.unmarked.is_empty()
     }
 
     #[inline]
@@ -355,11 +375,9 @@ impl<N: Net> Group<N> {
         self.unread(gone.at);
     }
 
-    /// Gives back every reference; the group is not used afterwards.
-    pub(crate) fn dissolve(&mut self, store: &mut Store) {
-        for out in self.out.drain(..) {
-            store.release(out.attr);
-        }
+    /// What the group held, to be given back; it is not used afterwards.
+    pub(crate) fn dissolve(&mut self) -> Vec<Out> {
+        std::mem::take(&mut self.out)
     }
 
     /// Sends everything to a member again; with `enhanced`, framed by BoRR and EoRR. What it has not read yet stays due.
@@ -572,7 +590,7 @@ impl<N: Net> Group<N> {
                 if *left == 0 {
                     return Next::Later;
                 }
-                *left -= self.flush(table, ctx, *left);
+                *left = left.saturating_sub(self.flush(table, ctx, *left));
                 continue;
             }
             if !m.unlearn.is_empty() {

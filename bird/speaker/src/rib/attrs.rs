@@ -2,10 +2,10 @@
 
 use bird_packet::attr::community;
 use bird_packet::{AttrBuilder, AttrSet};
-use hashbrown::HashTable;
 
 use super::index32;
 use super::nexthop::{NextHops, NhId};
+use super::shards::Shards;
 
 /// A set of attributes in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,14 +132,14 @@ struct Entry {
 pub(crate) struct AttrStore {
     entries: Vec<Entry>,
     free: Vec<u32>,
-    index: HashTable<u32>,
+    index: Shards,
     seed: u64,
 }
 
 impl AttrStore {
     pub(crate) fn new(seed: u64) -> Self {
         let nobody = Entry { bytes: Box::default(), key: DecisionKey::default(), hash: 0, refs: 1 };
-        AttrStore { entries: vec![nobody], free: Vec::new(), index: HashTable::new(), seed }
+        AttrStore { entries: vec![nobody], free: Vec::new(), index: Shards::new(), seed }
     }
 
     /// The id of these canonical bytes with this next hop and standing, with one more reference.
@@ -162,7 +162,7 @@ impl AttrStore {
                 && *e.bytes == *bytes
                 && (!local || e.key == DecisionKey::digest(AttrSet::new(bytes), next_hop, standing))
         });
-        if let Some(&i) = found {
+        if let Some(i) = found {
             entries[i as usize].refs += 1;
             return AttrId(i);
         }
@@ -205,9 +205,7 @@ impl AttrStore {
         let entry = &mut self.entries[id.0 as usize];
         entry.bytes = Box::default();
         let (hash, next_hop) = (entry.hash, entry.key.next_hop);
-        if let Ok(slot) = self.index.find_entry(hash, |&i| i == id.0) {
-            slot.remove();
-        }
+        self.index.remove(hash, id.0);
         self.free.push(id.0);
         next_hop
     }

@@ -48,12 +48,29 @@ impl<N: Net> Rib<N> {
     }
 
     /// Takes a member out; the last one takes the group with it.
-    pub(crate) fn leave_group(&mut self, core: &mut Core, group: usize, member: usize) {
+    pub(crate) fn leave_group(&mut self, group: usize, member: usize) {
         let Some(g) = self.groups[group].as_mut() else { return };
         g.leave(member);
         if g.is_empty() {
-            g.dissolve(&mut core.store);
+            self.dissolved.push(g.dissolve());
             self.groups[group] = None;
+        }
+    }
+
+    /// Whether something that dissolved groups held is still to be given back.
+    pub(crate) fn is_dissolving(&self) -> bool {
+        !self.dissolved.is_empty()
+    }
+
+    /// Gives some of it back.
+    pub(crate) fn dissolve_step(&mut self, core: &mut Core, budget: usize) {
+        let Some(held) = self.dissolved.last_mut() else { return };
+        let rest = held.len() - held.len().min(budget);
+        for out in held.drain(rest..) {
+            core.store.release(out.attr);
+        }
+        if rest == 0 {
+            self.dissolved.pop();
         }
     }
 
@@ -87,7 +104,6 @@ impl<N: Net> Rib<N> {
     /// a whole group changes alike. Returns the new place of each that moved.
     pub(crate) fn regroup(
         &mut self,
-        core: &mut Core,
         wanted: Vec<Regroup>,
         now: crate::io::Time,
     ) -> Vec<(PeerIndex, (usize, usize))> {
@@ -109,7 +125,7 @@ impl<N: Net> Rib<N> {
             let same = group.key.clone();
             for w in of_group.into_iter().filter(|w| w.key != same) {
                 let belongings = self.groups[at].as_mut().map(|g| g.pack(w.place.1)).unwrap_or_default();
-                self.leave_group(core, at, w.place.1);
+                self.leave_group(at, w.place.1);
                 let new = self.group_for(w.key.clone());
                 if let Some(group) = self.groups[new].as_mut() {
                     let member = group.join(w.peer, false, now);

@@ -147,7 +147,7 @@ impl<N: Net> Rib<N> {
         path: Path,
         memo: &mut Memo,
     ) {
-        let received = self.table.originals.get(&(id, path.peer, path.rx_id)).copied().unwrap_or(path.attr);
+        let received = self.table.originals.get(id, path.peer, path.rx_id).unwrap_or(path.attr);
         let reason = match *memo {
             Some((peer, attr, reason)) if peer == path.peer && attr == received => reason,
             _ => {

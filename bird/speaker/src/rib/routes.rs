@@ -14,7 +14,7 @@ use super::round::Round;
 use super::stale::Purge;
 use super::table::{DestId, Path, PeerIndex, Table, dest_flag, path_flag};
 use crate::aggregate::Aggregates;
-use crate::export::group::Group;
+use crate::export::group::{Group, Out};
 use crate::export::verdict::{Rules, SourcePeer};
 use crate::fib::{FibRoutes, Kernel};
 
@@ -65,6 +65,8 @@ pub(crate) struct Rib<N: Net> {
     pub(crate) rules: Rules<N>,
     pub(crate) aggregates: Aggregates<N>,
     pub(crate) groups: Vec<Option<Group<N>>>,
+    /// What dissolved groups held.
+    pub(super) dissolved: Vec<Vec<Out>>,
     pub(super) fib_dirty: Vec<DestId>,
     pub(super) fib_dirty_at: usize,
     /// ADD-PATH slots of paths that are gone.
@@ -90,6 +92,7 @@ impl<N: Net> Rib<N> {
             rules,
             aggregates: Aggregates::default(),
             groups: Vec::new(),
+            dissolved: Vec::new(),
             fib_dirty: Vec::new(),
             fib_dirty_at: 0,
             dead_slots: Vec::new(),
@@ -146,10 +149,10 @@ impl<N: Net> Rib<N> {
             return Announced::Refused;
         };
         if let Some(original) = original {
-            let old = self.table.originals.insert((id, path.peer, path.rx_id), original);
+            let old = self.table.originals.insert(id, path.peer, path.rx_id, original);
             core.store.release(old.unwrap_or(AttrId::NONE));
         } else if replaced.old.is_some_and(|old| old.is_edited()) {
-            let old = self.table.originals.remove(&(id, path.peer, path.rx_id));
+            let old = self.table.originals.remove(id, path.peer, path.rx_id);
             core.store.release(old.unwrap_or(AttrId::NONE));
         }
         if let Some(old) = replaced.old
@@ -293,7 +296,7 @@ impl<N: Net> Rib<N> {
             }
         }
         if path.is_edited() {
-            let original = self.table.originals.remove(&(id, path.peer, path.rx_id));
+            let original = self.table.originals.remove(id, path.peer, path.rx_id);
             core.store.release(original.unwrap_or(AttrId::NONE));
         }
         core.store.release(path.attr);

@@ -107,7 +107,7 @@ impl<N: Net> Rib<N> {
 
     fn mark(&mut self, core: &mut Core, id: DestId, at: usize, memo: &mut Memo) {
         let path = self.table.paths(id)[at];
-        let received = self.table.originals.get(&(id, path.peer, path.rx_id)).copied().unwrap_or(path.attr);
+        let received = self.table.originals.get(id, path.peer, path.rx_id).unwrap_or(path.attr);
         let has = |attr: AttrId, flag| core.store.attrs.key(attr).has(flag);
         if has(path.attr, flag::NO_LLGR) || has(received, flag::NO_LLGR) {
             return self.remove(core, id, at);

@@ -3,13 +3,11 @@
 //! A destination is 32 bytes for IPv4 and holds its path inside while there is only one; several lie in a vector of their own.
 //! Destination numbers are stable while anybody, here or in an export group, may still refer to them.
 
-use std::collections::HashMap;
-
-use hashbrown::HashTable;
-
 use super::attrs::AttrId;
 use super::index32;
 use super::net::Net;
+use super::originals::Originals;
+use super::shards::Shards;
 use super::stamp::{LATEST, Stamped as _};
 use crate::io::Time;
 
@@ -112,7 +110,7 @@ pub(crate) struct Replaced {
 
 /// All destinations of one family.
 pub(crate) struct Table<N: Net> {
-    index: HashTable<u32>,
+    index: Shards,
     dests: Vec<Dest<N>>,
     free: Vec<DestId>,
     many: Vec<Vec<Path>>,
@@ -122,7 +120,7 @@ pub(crate) struct Table<N: Net> {
     slots_free: Vec<u32>,
     slots_used: bool,
     /// Attributes as received, of paths that import policy changed.
-    pub(crate) originals: HashMap<(DestId, PeerIndex, u32), AttrId, foldhash::fast::FixedState>,
+    pub(crate) originals: Originals,
     /// Destinations without paths whose number may still be referred to.
     pub(crate) empty: Vec<DestId>,
     seed: u64,
@@ -136,7 +134,7 @@ pub(crate) struct Table<N: Net> {
 impl<N: Net> Table<N> {
     pub(crate) fn new(seed: u64) -> Self {
         Table {
-            index: HashTable::new(),
+            index: Shards::new(),
             dests: Vec::new(),
             free: Vec::new(),
             many: Vec::new(),
@@ -144,7 +142,7 @@ impl<N: Net> Table<N> {
             slots: vec![0],
             slots_free: Vec::new(),
             slots_used: false,
-            originals: HashMap::default(),
+            originals: Originals::default(),
             empty: Vec::new(),
             seed,
             paths: 0,
@@ -166,7 +164,7 @@ impl<N: Net> Table<N> {
     #[inline]
     pub(crate) fn find(&self, net: N) -> Option<DestId> {
         let dests = &self.dests;
-        self.index.find(net.hash(self.seed), |&i| dests[i as usize].net.is(net)).copied()
+        self.index.find(net.hash(self.seed), |&i| dests[i as usize].net.is(net))
     }
 
     /// The number of a prefix, made if need be.
@@ -174,7 +172,7 @@ impl<N: Net> Table<N> {
     pub(crate) fn find_or_insert(&mut self, net: N) -> DestId {
         let hash = net.hash(self.seed);
         let dests = &mut self.dests;
-        if let Some(&i) = self.index.find(hash, |&i| dests[i as usize].net.is(net)) {
+        if let Some(i) = self.index.find(hash, |&i| dests[i as usize].net.is(net)) {
             return i;
         }
         let net = N::Stamped::new(net, self.now);
@@ -395,9 +393,7 @@ impl<N: Net> Table<N> {
         let net = dest.net.net();
         dest.meta = NO_BEST << 20;
         dest.net = N::Stamped::new(N::DEFAULT, 0);
-        if let Ok(entry) = self.index.find_entry(net.hash(self.seed), |&i| i == id) {
-            entry.remove();
-        }
+        self.index.remove(net.hash(self.seed), id);
         self.free.push(id);
         if self.index.is_empty() && self.empty.is_empty() {
             self.shrink();
@@ -412,7 +408,7 @@ impl<N: Net> Table<N> {
 
     /// Gives memory back after everything went away: every number is free again.
     pub(crate) fn shrink(&mut self) {
-        self.index = HashTable::new();
+        self.index = Shards::new();
         self.dests = Vec::new();
         self.free = Vec::new();
         self.many = Vec::new();
