@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use bird_packet::{Notification, OpenMessage};
 use bytes::Bytes;
 
+use crate::export::group::Allowance;
 use crate::fsm::Phase;
 use crate::fsm::negotiate::Terms;
 use crate::io::{ConnId, Time};
@@ -44,8 +45,8 @@ pub(crate) struct Conn {
     pub(crate) signalled: bool,
     /// Tick at which it was last asked for what it has to send.
     pub(crate) tick: u64,
-    /// Slots that may still be looked at for it before the next tick.
-    pub(crate) left: usize,
+    /// What may still be done for it before the next tick.
+    pub(crate) allowance: Allowance,
     /// Family that is asked first for routes next time.
     pub(crate) turn: usize,
     /// UPDATEs that RFC 7606 contained.
@@ -125,7 +126,7 @@ impl Conns {
             armed: None,
             signalled: false,
             tick: 0,
-            left: 0,
+            allowance: Allowance::default(),
             turn: 0,
             malformed: 0,
         }));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::conn::Conns;
-use crate::export::group::Next;
+use crate::export::group::{Allowance, Next};
 use crate::export::verdict::Rules;
 use crate::fib::{FibRoutes, Kernel};
 use crate::import::LastAttrs;
@@ -308,11 +308,11 @@ impl Speaker {
         }
         if c.tick != self.tick {
             c.tick = self.tick;
-            c.left = (self.config.slice / EXPORT).max(1);
+            c.allowance = Allowance::new((self.config.slice / EXPORT).max(1));
         }
         let first = c.turn;
         c.turn = 1 - c.turn;
-        let left = &mut c.left;
+        let allowance = &mut c.allowance;
         let Some(groups) = self.peers[usize::from(c.peer)].as_ref().map(|p| p.groups) else {
             return Next::Nothing;
         };
@@ -320,8 +320,8 @@ impl Speaker {
         for family in [first, 1 - first] {
             if let Some((group, member)) = groups[family] {
                 let next = match family {
-                    0 => self.v4.next(&mut self.core, group, member, now, left),
-                    _ => self.v6.next(&mut self.core, group, member, now, left),
+                    0 => self.v4.next(&mut self.core, group, member, now, allowance),
+                    _ => self.v6.next(&mut self.core, group, member, now, allowance),
                 };
                 match next {
                     Next::Bytes(_) => return next,

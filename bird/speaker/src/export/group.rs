@@ -156,6 +156,28 @@ pub(super) const WALK_SHARE: usize = 64;
 /// Routes encoded in one step of a walk.
 const WALK_ROUTES: usize = 1 << 12;
 
+/// How much is done for a member before others have their turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Allowance {
+    left: usize,
+    /// Slots decided in one step. One begun is not cut short: what is sent would be packed worse.
+    step: usize,
+}
+
+impl Allowance {
+    pub(crate) fn new(slots: usize) -> Allowance {
+        Allowance { left: slots, step: slots }
+    }
+
+    fn is_used(self) -> bool {
+        self.left == 0
+    }
+
+    fn use_up(&mut self, slots: usize) {
+        self.left = self.left.saturating_sub(slots);
+    }
+}
+
 /// What there is for a member.
 pub(crate) enum Next {
     Bytes(Bytes),
@@ -537,14 +559,14 @@ impl<N: Net> Group<N> {
         }
     }
 
-    /// The next bytes for a member. Looks at no more than `left` slots for it, and takes off those that it looked at.
+    /// The next bytes for a member, as long as the allowance lasts.
     pub(crate) fn next(
         &mut self,
         member: usize,
         now: Time,
         table: &Table<N>,
         ctx: &mut ExportCtx<'_, N>,
-        left: &mut usize,
+        allowance: &mut Allowance,
     ) -> Next {
         loop {
             let (end, seq, work) = (self.log_end(), self.seq, self.has_work());
@@ -554,10 +576,10 @@ impl<N: Net> Group<N> {
                 return Next::Bytes(bytes);
             }
             if m.sync.is_some() {
-                if *left == 0 {
+                if allowance.is_used() {
                     return Next::Later;
                 }
-                *left = left.saturating_sub(self.walk(member, table, ctx));
+                allowance.use_up(self.walk(member, table, ctx));
                 continue;
             }
             if m.at < end {
@@ -587,18 +609,18 @@ impl<N: Net> Group<N> {
                     self.waiting_until = Some(now + STALLED);
                     return Next::Nothing;
                 }
-                if *left == 0 {
+                if allowance.is_used() {
                     return Next::Later;
                 }
-                *left = left.saturating_sub(self.flush(table, ctx, *left));
+                allowance.use_up(self.flush(table, ctx, allowance.step));
                 continue;
             }
             if !m.unlearn.is_empty() {
-                if *left == 0 {
+                if allowance.is_used() {
                     return Next::Later;
                 }
-                let some = m.unlearn.len().min(WALK_ROUTES).min(*left);
-                *left -= some;
+                let some = m.unlearn.len().min(WALK_ROUTES).min(allowance.step);
+                allowance.use_up(some);
                 let slots = m.unlearn.split_off(m.unlearn.len() - some);
                 let peer = m.peer;
                 self.withdraw_unheld(member, peer, &slots, table, ctx);

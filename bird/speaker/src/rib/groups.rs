@@ -3,7 +3,7 @@
 use super::net::Net;
 use super::routes::{Core, Rib};
 use super::table::{DestId, PeerIndex, dest_flag};
-use crate::export::group::{ExportCtx, Group, Next, ToldCounts};
+use crate::export::group::{Allowance, ExportCtx, Group, Next, ToldCounts};
 use crate::fib::NO_ROUTE;
 
 /// A session, where it is now, and the key that it shall have.
@@ -81,7 +81,7 @@ impl<N: Net> Rib<N> {
         group: usize,
         member: usize,
         now: crate::io::Time,
-        left: &mut usize,
+        allowance: &mut Allowance,
     ) -> Next {
         let Core { store, sources, ranks, locals, packer, restarting, hold_eor, .. } = core;
         let mut ctx = ExportCtx {
@@ -95,7 +95,7 @@ impl<N: Net> Rib<N> {
             packer,
         };
         match self.groups.get_mut(group).and_then(Option::as_mut) {
-            Some(group) => group.next(member, now, &self.table, &mut ctx, left),
+            Some(group) => group.next(member, now, &self.table, &mut ctx, allowance),
             None => Next::Nothing,
         }
     }

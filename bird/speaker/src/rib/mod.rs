@@ -6,6 +6,7 @@
 pub(crate) mod attrs;
 pub(crate) mod decide;
 pub(crate) mod groups;
+mod index;
 mod kernel;
 pub(crate) mod local;
 pub(crate) mod net;

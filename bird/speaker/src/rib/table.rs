@@ -4,10 +4,10 @@
 //! Destination numbers are stable while anybody, here or in an export group, may still refer to them.
 
 use super::attrs::AttrId;
+use super::index::Index;
 use super::index32;
 use super::net::Net;
 use super::originals::Originals;
-use super::shards::Shards;
 use super::stamp::{LATEST, Stamped as _};
 use crate::io::Time;
 
@@ -110,7 +110,7 @@ pub(crate) struct Replaced {
 
 /// All destinations of one family.
 pub(crate) struct Table<N: Net> {
-    index: Shards,
+    index: Index,
     dests: Vec<Dest<N>>,
     free: Vec<DestId>,
     many: Vec<Vec<Path>>,
@@ -134,7 +134,7 @@ pub(crate) struct Table<N: Net> {
 impl<N: Net> Table<N> {
     pub(crate) fn new(seed: u64) -> Self {
         Table {
-            index: Shards::new(),
+            index: Index::new(),
             dests: Vec::new(),
             free: Vec::new(),
             many: Vec::new(),
@@ -185,7 +185,11 @@ impl<N: Net> Table<N> {
             index32(dests.len() - 1)
         };
         let seed = self.seed;
-        self.index.insert_unique(hash, id, |&i| dests[i as usize].net.net().hash(seed));
+        let end = index32(dests.len());
+        self.index.insert(hash, id, end, |i| {
+            let dest = &dests[i as usize];
+            (dest.meta & dest_flag::USED != 0).then(|| dest.net.net().hash(seed))
+        });
         id
     }
 
@@ -408,7 +412,7 @@ impl<N: Net> Table<N> {
 
     /// Gives memory back after everything went away: every number is free again.
     pub(crate) fn shrink(&mut self) {
-        self.index = Shards::new();
+        self.index = Index::new();
         self.dests = Vec::new();
         self.free = Vec::new();
         self.many = Vec::new();
