@@ -164,6 +164,16 @@ pub struct PathView {
     pub not_programmed: Option<NotProgrammed>,
 }
 
+/// A route around another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Covering {
+    /// Its prefix.
+    pub prefix: IpNet,
+    /// `static`, `connected`, `kernel`, or the name of the peer that told it.
+    pub from: String,
+}
+
 /// A route that a peer is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

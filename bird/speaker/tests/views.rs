@@ -255,3 +255,34 @@ fn a_peer_that_is_left_alone_says_why() {
         [Some(Parked::PrefixLimit), Some(Parked::Disabled)]
     );
 }
+
+/// A longer prefix inside what somebody else told is named; inside what the same one told, or the default route, it is not.
+#[test]
+fn a_route_inside_somebody_elses_is_named() {
+    let told = |n: usize, prefixes: &[&str]| {
+        let mut config = harness::node(n, 64512 + u32::try_from(n).unwrap(), vec![peer(0, 64512)]);
+        config.originated.extend(prefixes.iter().map(|p| blackhole(p)));
+        config
+    };
+    let mut hub = harness::node(0, 64512, vec![peer(1, 64513), peer(2, 64514)]);
+    hub.originated.push(blackhole("10.65.0.1/32"));
+    let mut world = World::of(vec![
+        hub,
+        told(1, &["0.0.0.0/0", "10.65.1.7/32", "10.65.2.8/32", "10.65.0.9/32"]),
+        told(2, &["10.65.2.8/30", "10.77.0.0/16"]),
+    ]);
+    world.until(secs(3), "sessions", |w| w.up(0, 1) && w.up(0, 2));
+    world.run(secs(1));
+    let around = |prefix: &str| {
+        let found = world.nodes[0].speaker.as_ref().unwrap().taken_from(net(prefix));
+        found.map(|c| (c.prefix.to_string(), c.from))
+    };
+    let is = |prefix: &str, from: &str| Some((prefix.to_owned(), from.to_owned()));
+    assert_eq!(around("10.65.2.8/32"), is("10.65.2.8/30", "n2"), "the nearest");
+    assert_eq!(around("10.65.0.9/32"), is("10.65.0.0/26", "static"), "a block of our own");
+    assert_eq!(around("10.65.1.7/32"), None, "its own");
+    assert_eq!(around("10.65.2.8/30"), None);
+    assert_eq!(around("10.65.0.1/32"), None, "both are ours");
+    assert_eq!(around("10.77.0.0/16"), None, "the default route is around everything");
+    assert_eq!(around("10.99.0.0/16"), None, "there is no such route");
+}

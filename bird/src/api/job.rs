@@ -448,6 +448,7 @@ impl Seen<'_> {
             asked: asked.to_owned(),
             explanation,
             covered_by,
+            taken_from: self.speaker.taken_from(prefix),
             kernel_refuses: self.world.fib.refusal(prefix),
         };
         self.say(&Line::Explanation(Box::new(explained)));

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bird_speaker::restart::{Helping, RestartView};
 use bird_speaker::view::{
-    AdvertisedView, Explanation, ExportView, FamilyTotals, NeighborView, PathView, PeerView, RouteCounts,
-    Withheld,
+    AdvertisedView, Covering, Explanation, ExportView, FamilyTotals, NeighborView, PathView, PeerView,
+    RouteCounts, Withheld,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -400,6 +400,9 @@ pub struct Explained {
     pub explanation: Explanation,
     /// Of a prefix without a path: the route that covers it.
     pub covered_by: Option<IpNet>,
+    /// The route around it that somebody else told, whose packets it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_from: Option<Covering>,
     /// Why the kernel refuses the route, when it does.
     pub kernel_refuses: Option<String>,
 }

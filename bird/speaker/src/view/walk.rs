@@ -9,12 +9,13 @@ use bird_packet::{Prefix4, Prefix6};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{AdvertisedView, PathView};
+use super::{AdvertisedView, Covering, PathView};
 use crate::export::verdict::ExportReason;
 use crate::peer::Peer;
 use crate::rib::index32;
 use crate::rib::net::Net;
 use crate::rib::routes::Rib;
+use crate::rib::table::source;
 use crate::speaker::Speaker;
 
 /// Where a walk is.
@@ -224,6 +225,24 @@ impl Speaker {
             IpAddr::V4(_) => longest(&self.v4, Prefix4::from_ipnet(prefix)?),
             IpAddr::V6(_) => longest(&self.v6, Prefix6::from_ipnet(prefix)?),
         }
+    }
+
+    /// The nearest route around a prefix's best one, if somebody else told that: whose packets the longer prefix takes. The
+    /// default route is around everything and does not count.
+    pub fn taken_from(&self, prefix: IpNet) -> Option<Covering> {
+        match prefix.addr() {
+            IpAddr::V4(_) => self.around(&self.v4, Prefix4::from_ipnet(prefix)?),
+            IpAddr::V6(_) => self.around(&self.v6, Prefix6::from_ipnet(prefix)?),
+        }
+    }
+
+    fn around<N: Net>(&self, rib: &Rib<N>, net: N) -> Option<Covering> {
+        let best = rib.table.best(rib.table.find(net)?)?;
+        let covering = |len| Some((len, rib.table.best(rib.table.find(net.shorten(len))?)?));
+        let (len, other) = (1..net.bits()).rev().find_map(covering)?;
+        // All routes of our own are of one.
+        let same = other.peer.max(source::LOCAL) == best.peer.max(source::LOCAL);
+        (!same).then(|| Covering { prefix: net.shorten(len).to_ipnet(), from: self.source_name(other) })
     }
 
     /// Whether there is a peer with this name.

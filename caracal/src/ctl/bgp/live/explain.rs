@@ -49,6 +49,16 @@ fn render(rows: &[Value], screen: &Screen) -> Result<String, String> {
         out += "\n";
         out += &fact("Changed", &format!("{} ago", ago(path.changed_ms)), screen);
     }
+    if let Some(around) = &explained.taken_from {
+        let own = OWN.contains(&around.from.as_str());
+        let whose =
+            if own { format!("of this host: {}", around.from) } else { format!("told by {}", around.from) };
+        out += &fact(
+            "Inside",
+            &format!("{}, {whose}; what is sent to the longer prefix does not go there", around.prefix),
+            screen,
+        );
+    }
     for path in &e.paths {
         out += "\n";
         out += &one_path(path, &explained, screen);
@@ -64,9 +74,12 @@ fn render(rows: &[Value], screen: &Screen) -> Result<String, String> {
     Ok(out)
 }
 
+/// Where routes of this host come from.
+const OWN: [&str; 3] = ["static", "connected", "kernel"];
+
 fn one_path(path: &PathView, explained: &Explained, screen: &Screen) -> String {
     let fact = |label: &str, text: &str| fact(label, text, screen);
-    let own = ["static", "connected", "kernel"].contains(&path.from.as_str());
+    let own = OWN.contains(&path.from.as_str());
     let attrs = &path.attrs;
     let mut out = if own {
         let over = path.interface.as_ref().map_or_else(String::new, |i| format!(" on {i}"));
