@@ -402,4 +402,42 @@ mod tests {
         assert_eq!(*peer("Global_10_20_0_254"), tuned);
         assert_eq!(config.kernel.ecmp, 8);
     }
+
+    /// The examples of docs/annotations.md.
+    #[test]
+    fn peers_that_a_node_finds_reach_the_speaker_without_an_address() {
+        let manual = include_str!("../../docs/annotations.md");
+        let section = manual.split("## Peers without an address").nth(1).unwrap();
+        let example = section.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+        let mut facts = intent::Facts::new();
+        let mut put = |kind: &str, name: &str, value: &str| {
+            let key = format!("/calico/resources/v3/projectcalico.org/{kind}/{name}");
+            assert_eq!(facts.update(&key, Some(value.as_bytes())).problem, None);
+        };
+        let node_object = r#"{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"a"},
+            "spec":{"bgp":{"ipv4Address":"10.20.0.1/24"}}}"#;
+        put("nodes", "a", node_object);
+        for document in example.split("---\n") {
+            let value: serde_json::Value = serde_yaml::from_str(document).unwrap();
+            assert_eq!(caracal_model::validate::validate_value("BGPPeer", &value), []);
+            put("bgppeers", value["metadata"]["name"].as_str().unwrap(), &value.to_string());
+        }
+        let translated = node(&intent::derive(&facts, "a", &intent::Env::default()).unwrap()).unwrap();
+        let sought: Vec<String> =
+            translated.sought.iter().map(|(name, by)| format!("{name}: {by}")).collect();
+        assert_eq!(
+            sought,
+            [
+                "Global_gateway_ipv4: the IPv4 default route",
+                "Global_interface_eth1: router advertisements on eth1"
+            ]
+        );
+        let [gateway, eth1] = translated.config.peers.as_slice() else { panic!("two peers") };
+        assert!(gateway.address.is_unspecified() && gateway.address.is_ipv4());
+        assert_eq!((gateway.remote_as, gateway.remote_external), (64999, false));
+        assert_eq!(gateway.source_address, Some("10.20.0.1".parse().unwrap()));
+        assert_eq!(gateway.families, Families { ipv4: true, ipv6: false });
+        assert_eq!((eth1.remote_as, eth1.remote_external, eth1.source_address), (0, true, None));
+        assert!(eth1.families.ipv4 && eth1.families.ipv6 && eth1.extended_next_hop);
+    }
 }

@@ -224,11 +224,11 @@ impl Kernel {
                 if before.as_ref() == Some(&state) {
                     return;
                 }
-                self.changes += 1;
                 changed.connected = true;
                 changed.prefixes.extend(self.prefixes_over(link.index));
                 // A workload's link is no way to a peer, and there are many of them.
                 let uplink = !state.name.starts_with("cali");
+                self.changes += u64::from(uplink);
                 effects.came_up |=
                     uplink && state.usable() && !before.as_ref().is_some_and(LinkState::usable);
                 if !state.up && before.is_none_or(|b| b.up) {
@@ -236,8 +236,8 @@ impl Kernel {
                 }
             }
             Event::LinkGone { index, .. } => {
-                if self.links.remove(&index).is_some() {
-                    self.changes += 1;
+                if let Some(link) = self.links.remove(&index) {
+                    self.changes += u64::from(!link.name.starts_with("cali"));
                     changed.connected = true;
                     changed.prefixes.extend(self.prefixes_over(index));
                     self.addresses.retain(|(i, _)| *i != index);

@@ -196,7 +196,7 @@ pub const TABLE: &[Annotation] = &[
         name: "caracal.io/extended-next-hop",
         on: On::Both,
         takes: ON_OFF,
-        default: "off",
+        default: "off; on with caracal.io/interface",
         effect: "IPv4 routes with IPv6 next hops (RFC 8950), where the peer agrees; a change resets the session",
     },
     Annotation {

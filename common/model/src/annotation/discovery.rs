@@ -79,7 +79,8 @@ impl Sought {
     /// Whom the annotations of a BGPPeer seek; `None`: its fields name the peer.
     ///
     /// What nodes that run Calico make of the object must be nothing. They skip a BGPPeer with neither peerIP nor selector,
-    /// but take every node that has no IPv6 address, and the AS of the BGPPeer or of the cluster, for its other end.
+    /// but take every node that lacks an IPv4 or IPv6 address, and has the AS of the BGPPeer or of the cluster, for its other
+    /// end.
     pub fn read(annotations: &BTreeMap<String, String>, named: Named) -> Result<Option<Self>, Wrong> {
         let interface = given(annotations, INTERFACE, interface)?;
         let gateway = given(annotations, DEFAULT_GATEWAY, default_gateway)?;
