@@ -32,7 +32,7 @@ pub(crate) struct Cell {
 /// A route that only tells whether changes are heard.
 const PROBE: &str = "198.51.100.0/24";
 
-/// Every change of a host's IPv4 routes.
+/// Every change of a host's routes.
 pub(crate) struct KernelWatch(Process);
 
 impl KernelWatch {
@@ -42,7 +42,7 @@ impl KernelWatch {
             .0
             .log()
             .lines()
-            .filter(|l| l.contains("Deleted") && !l.contains(PROBE))
+            .filter(|l| l.contains("Deleted") && l.contains("proto bird"))
             .map(str::to_owned)
             .collect();
         anyhow::ensure!(gone.is_empty(), "kernel routes went: {gone:?}");
@@ -52,6 +52,7 @@ impl KernelWatch {
 
 /// A running speaker of a cell.
 pub(crate) struct Running {
+    pub(crate) number: u8,
     pub(crate) host: Host,
     pub(crate) peer: Box<dyn Peer>,
 }
@@ -70,19 +71,19 @@ impl Cell {
     pub(crate) fn ours(&mut self, speaker: &Speaker) -> anyhow::Result<Running> {
         let host = self.host("ours", speaker.number)?;
         let peer = ours(host.clone(), speaker)?;
-        Self::run(host, peer)
+        Self::run(speaker.number, host, peer)
     }
 
     /// Starts one of the daemon.
     pub(crate) fn theirs(&mut self, speaker: &Speaker) -> anyhow::Result<Running> {
         let host = self.host(self.kind.package(), speaker.number)?;
         let peer = self.kind.make(host.clone(), speaker)?;
-        Self::run(host, peer)
+        Self::run(speaker.number, host, peer)
     }
 
-    fn run(host: Host, mut peer: Box<dyn Peer>) -> anyhow::Result<Running> {
+    fn run(number: u8, host: Host, mut peer: Box<dyn Peer>) -> anyhow::Result<Running> {
         peer.start(false)?;
-        Ok(Running { host, peer })
+        Ok(Running { number, host, peer })
     }
 
     fn host(&mut self, what: &str, number: u8) -> anyhow::Result<Host> {
@@ -133,9 +134,9 @@ impl Cell {
 }
 
 impl Running {
-    /// From now on hears of every change of the kernel's IPv4 routes here.
+    /// From now on hears of every change of the kernel's routes here.
     pub(crate) fn watch_kernel(&self) -> anyhow::Result<KernelWatch> {
-        let argv = ["ip", "-4", "-o", "monitor", "route"];
+        let argv = ["ip", "-o", "monitor", "route"];
         let mut process = Process::new("monitor", &self.host.space, &self.host.logs, &argv);
         process.start()?;
         // It says nothing by itself when it has begun.

@@ -81,6 +81,12 @@ pub struct Counters {
     pub updates_received: u64,
     /// KEEPALIVE messages received.
     pub keepalives_received: u64,
+    /// Times that it asked for our routes again (RFC 2918), each family for itself.
+    #[serde(default)]
+    pub refreshes_received: u64,
+    /// Times that we asked for its routes again, the same.
+    #[serde(default)]
+    pub refreshes_sent: u64,
     /// Bytes handed out to be sent.
     pub bytes_sent: u64,
     /// UPDATE messages of which RFC 7606 contained an error.
@@ -102,6 +108,8 @@ impl Counters {
     pub fn add(&mut self, other: &Counters) {
         self.updates_received += other.updates_received;
         self.keepalives_received += other.keepalives_received;
+        self.refreshes_received += other.refreshes_received;
+        self.refreshes_sent += other.refreshes_sent;
         self.bytes_sent += other.bytes_sent;
         self.malformed += other.malformed;
         self.treated_as_withdraw += other.treated_as_withdraw;

@@ -121,6 +121,11 @@ impl Speaker {
         let Some(family) = refresh.family.family().filter(|f| terms.ctx.family(*f).enabled) else {
             return Ok(());
         };
+        if refresh.kind == RefreshKind::Request
+            && let Some(peer) = self.peer_mut(index)
+        {
+            peer.counters.refreshes_received += 1;
+        }
         match refresh.kind {
             RefreshKind::Request => self.refresh_out(index, Some(family)),
             RefreshKind::Begin => self.begin_refresh(index, family),
@@ -180,9 +185,14 @@ impl Speaker {
         if !terms.refresh {
             return;
         }
+        let (index, mut sent) = (c.peer, 0);
         for family in Family::ALL.into_iter().filter(|f| terms.ctx.family(*f).enabled) {
             let refresh = RouteRefresh { family: AfiSafi::from(family), kind: RefreshKind::Request };
             c.send(|out| refresh.encode(out));
+            sent += 1;
+        }
+        if let Some(peer) = self.peer_mut(index) {
+            peer.counters.refreshes_sent += sent;
         }
         self.signal(at);
     }

@@ -226,8 +226,11 @@ fn sessions(page: &mut Page, speaker: &Speaker, census: &Census, limits: Limits)
     for (peer, sums) in &single {
         peer_series(page, peer, sums);
     }
-    let received =
-        [("update", all.counters.updates_received), ("keepalive", all.counters.keepalives_received)];
+    let received = [
+        ("update", all.counters.updates_received),
+        ("keepalive", all.counters.keepalives_received),
+        ("route-refresh", all.counters.refreshes_received),
+    ];
     for (kind, count) in received {
         let labels = vec![("type", kind.to_owned())];
         page.add(

@@ -35,6 +35,14 @@ fn without_llgr(kind: Kind) -> Option<&'static str> {
     }
 }
 
+fn without_bfd(kind: Kind) -> Option<&'static str> {
+    matches!(kind, Kind::Gobgp | Kind::Openbgpd | Kind::Exabgp).then_some("has no BFD in this version")
+}
+
+fn without_own_restart(kind: Kind) -> Option<&'static str> {
+    (kind == Kind::Openbgpd).then_some("announces End-of-RIB only, no restart of its own")
+}
+
 pub(crate) const FEATURES: &[Feature] = &[
     Feature {
         name: "ebgp",
@@ -93,11 +101,19 @@ pub(crate) const FEATURES: &[Feature] = &[
         lacks: nobody,
     },
     Feature {
-        name: "refresh",
-        title: "Route refresh (RFC 2918), theirs",
-        what: "they ask for our routes again and get them: in the packets",
+        name: "refresh-ours",
+        title: "Route refresh (RFC 2918), ours",
+        what: "we ask for their routes again (`birdc reload in`) and get them: in the packets, by our count, and by theirs where they count; our kernel loses no route",
         quick: false,
-        run: session::refresh,
+        run: session::we_refresh,
+        lacks: |kind| (kind == Kind::Exabgp).then_some("hangs up when it is asked"),
+    },
+    Feature {
+        name: "refresh-theirs",
+        title: "Route refresh, theirs",
+        what: "they ask for our routes again and get them: in the packets, by our count, and by theirs where they count",
+        quick: false,
+        run: session::they_refresh,
         lacks: |kind| {
             (kind == Kind::Gobgp)
                 .then_some("keeps what it heard and never asks: `softresetin` only applies its policy again")
@@ -173,7 +189,66 @@ pub(crate) const FEATURES: &[Feature] = &[
         what: "theirs is killed and back after more than 1.5 s: our route of theirs stays, stale, then fresh; our kernel loses no route",
         quick: false,
         run: restart::they_restart,
-        lacks: |kind| (kind == Kind::Openbgpd).then_some("announces End-of-RIB only, no restart of its own"),
+        lacks: without_own_restart,
+    },
+    Feature {
+        name: "gr-ours-ibgp",
+        title: "Graceful restart on iBGP, we restart",
+        what: "as on eBGP, inside one AS",
+        quick: false,
+        run: restart::we_restart_internal,
+        lacks: |kind| (!kind.is_router()).then_some("keeps no table"),
+    },
+    Feature {
+        name: "gr-theirs-ibgp",
+        title: "Graceful restart on iBGP, they restart",
+        what: "as on eBGP, inside one AS",
+        quick: false,
+        run: restart::they_restart_internal,
+        lacks: without_own_restart,
+    },
+    Feature {
+        name: "gr-ours-dual",
+        title: "Graceful restart of both families, we restart",
+        what: "as with IPv4 alone, with routes of both families on one session",
+        quick: false,
+        run: restart::we_restart_dual,
+        lacks: |kind| (!kind.is_router()).then_some("keeps no table"),
+    },
+    Feature {
+        name: "gr-theirs-dual",
+        title: "Graceful restart of both families, they restart",
+        what: "as with IPv4 alone, with routes of both families on one session",
+        quick: false,
+        run: restart::they_restart_dual,
+        lacks: without_own_restart,
+    },
+    Feature {
+        name: "gr-bfd-ours",
+        title: "Graceful restart with BFD (RFC 5882 §4.3), we restart",
+        what: "ours is killed, and our BFD with it, and is back after more than 1.5 s: their route of ours stays, then is fresh; our kernel loses no route",
+        quick: false,
+        run: restart::we_restart_watched,
+        lacks: without_bfd,
+    },
+    Feature {
+        name: "gr-bfd-theirs",
+        title: "Graceful restart with BFD, they restart",
+        what: "theirs is killed (in BIRD its BFD too, bfdd stays) and back after more than 1.5 s: with `keepRoutes` our route of theirs stays, stale, then fresh; our kernel loses no route",
+        quick: false,
+        run: restart::they_restart_watched,
+        lacks: without_bfd,
+    },
+    Feature {
+        name: "gr-notified",
+        title: "Graceful restart after a NOTIFICATION (RFC 8538)",
+        what: "the N bit is agreed; they hear nothing for the hold time of 9 s and tell us so, then we them: each time both keep the other's route, stale, then fresh; our kernel loses no route",
+        quick: false,
+        run: restart::notified,
+        lacks: |kind| {
+            matches!(kind, Kind::Bird | Kind::Openbgpd | Kind::Exabgp)
+                .then_some("does not have it in this version")
+        },
     },
     Feature {
         name: "llgr-ours",
@@ -198,10 +273,7 @@ pub(crate) const FEATURES: &[Feature] = &[
         what: "100 ms x 3, up at both ends; the path falls silent: no session at either end within 3 s of a hold time of 9 s, no route; it heals: all is back",
         quick: false,
         run: restart::bfd,
-        lacks: |kind| {
-            matches!(kind, Kind::Gobgp | Kind::Openbgpd | Kind::Exabgp)
-                .then_some("has no BFD in this version")
-        },
+        lacks: without_bfd,
     },
     Feature {
         name: "limit-ours",

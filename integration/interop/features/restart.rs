@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use super::basic::hold;
-use super::session::{exchanged, pair, start};
+use super::session::{exchanged, pair, pair_with, start};
 use crate::cell::{Cell, Running, SOON};
 use crate::peers::{Kind, LLGR_STALE, Route};
 use crate::spec::{Family, Neighbour, Restart, Speaker, address, prefix, session};
 use crate::wait::wait;
 
 const V4: Family = Family::V4;
+const V6: Family = Family::V6;
 
 /// For so long a side is away once the other has noticed.
 const AWAY: Duration = Duration::from_millis(1500);
@@ -24,55 +25,175 @@ fn down(at: &Running, neighbour: u8) -> anyhow::Result<()> {
     })
 }
 
-/// `at` has `number`'s prefix all the time, marked as stale if it shows that.
-fn keeps(at: &Running, number: u8, shows: bool) -> anyhow::Result<()> {
+/// `at` has `number`'s prefixes all the time, marked as stale if it shows that.
+fn keeps(at: &Running, number: u8, families: &[Family], shows: bool) -> anyhow::Result<()> {
     let since = Instant::now();
     while since.elapsed() < AWAY {
         let routes = at.peer.routes()?;
-        let kept = routes.iter().find(|r| r.prefix == prefix(number, V4));
-        ensure!(kept.is_some(), "{}: the route of the restarting side is gone: {routes:?}", at.host.name);
-        ensure!(
-            !shows || kept.is_some_and(|r| r.stale),
-            "{}: the kept route is not marked stale: {kept:?}",
-            at.host.name
-        );
+        for family in families {
+            let kept = routes.iter().find(|r| r.prefix == prefix(number, *family));
+            ensure!(kept.is_some(), "{}: the route of the restarting side is gone: {routes:?}", at.host.name);
+            ensure!(
+                !shows || kept.is_some_and(|r| r.stale),
+                "{}: the kept route is not marked stale: {kept:?}",
+                at.host.name
+            );
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
 }
 
-pub(super) fn we_restart(cell: &mut Cell) -> anyhow::Result<()> {
-    // FRR says in its first two minutes that it restarted itself, unless it only helps.
-    let (mut us, them) = start(cell, pair(&[V4], |n| n.graceful_restart = Restart::Helper), V4)?;
-    exchanged(&us, &them, V4)?;
-    us.kernel_has(prefix(2, V4), "via 10.99.0.2 dev eth0")?;
-    let watch = us.watch_kernel()?;
+/// Which kind of session it is that restarts.
+struct Kinds {
+    their_as: u32,
+    families: &'static [Family],
+    bfd: bool,
+}
 
-    us.peer.kill();
-    down(&them, 1)?;
-    keeps(&them, 1, cell.kind != Kind::Bird)?;
-    us.peer.start(true)?;
-    us.up(address(2, V4))?;
-    them.up(address(1, V4))?;
-    them.has(prefix(1, V4), |r| hold(!r.stale, "still stale"))?;
-    us.has(prefix(2, V4), |_| Ok(()))?;
-    watch.nothing_deleted()
+const PLAIN: Kinds = Kinds { their_as: 65002, families: &[V4], bfd: false };
+const INTERNAL: Kinds = Kinds { their_as: 65001, ..PLAIN };
+const DUAL: Kinds = Kinds { families: &[V4, V6], ..PLAIN };
+const WATCHED: Kinds = Kinds { bfd: true, ..PLAIN };
+
+impl Kinds {
+    /// Both run, have what the other announces, and BFD if they should.
+    fn begin(&self, cell: &mut Cell, restart: Restart) -> anyhow::Result<(Running, Running)> {
+        let set = |n: &mut Neighbour| {
+            (n.graceful_restart, n.bfd) = (restart, self.bfd);
+            n.families = self.families.to_vec();
+        };
+        let (us, them) = start(cell, pair_with(self.their_as, self.families, set), V4)?;
+        for family in self.families {
+            them.has(prefix(1, *family), |_| Ok(()))?;
+            if *family == V4 || cell.kind != Kind::Openbgpd {
+                us.has(prefix(2, *family), |_| Ok(()))?;
+                us.kernel_has(prefix(2, *family), "dev eth0")?;
+            }
+        }
+        if self.bfd {
+            us.watched(address(2, V4))?;
+            them.watched(address(1, V4))?;
+        }
+        Ok((us, them))
+    }
+
+    /// The session is back, and every route of `back` is fresh at `at`.
+    fn fresh(&self, at: &Running, back: &Running) -> anyhow::Result<()> {
+        at.up(address(back.number, V4))?;
+        back.up(address(at.number, V4))?;
+        for family in self.families {
+            at.has(prefix(back.number, *family), |r| hold(!r.stale, "still stale"))?;
+        }
+        Ok(())
+    }
+
+    fn we_restart(&self, cell: &mut Cell) -> anyhow::Result<()> {
+        // FRR says in its first two minutes that it restarted itself, unless it only helps.
+        let (mut us, them) = self.begin(cell, Restart::Helper)?;
+        let watch = us.watch_kernel()?;
+        us.peer.kill();
+        down(&them, 1)?;
+        keeps(&them, 1, self.families, cell.kind != Kind::Bird)?;
+        us.peer.start(true)?;
+        self.fresh(&them, &us)?;
+        us.has(prefix(2, V4), |_| Ok(()))?;
+        if self.bfd {
+            us.watched(address(2, V4))?;
+        }
+        watch.nothing_deleted()
+    }
+
+    fn they_restart(&self, cell: &mut Cell) -> anyhow::Result<()> {
+        let (us, mut them) = self.begin(cell, Restart::Both)?;
+        let watch = us.watch_kernel()?;
+        them.peer.kill();
+        down(&us, 2)?;
+        keeps(&us, 2, self.families, true)?;
+        them.peer.start(true)?;
+        self.fresh(&us, &them)?;
+        them.has(prefix(1, V4), |_| Ok(()))?;
+        if self.bfd {
+            us.watched(address(2, V4))?;
+        }
+        watch.nothing_deleted()
+    }
+}
+
+pub(super) fn we_restart(cell: &mut Cell) -> anyhow::Result<()> {
+    PLAIN.we_restart(cell)
 }
 
 pub(super) fn they_restart(cell: &mut Cell) -> anyhow::Result<()> {
-    let (us, mut them) = start(cell, pair(&[V4], |n| n.graceful_restart = Restart::Both), V4)?;
-    exchanged(&us, &them, V4)?;
-    us.kernel_has(prefix(2, V4), "via 10.99.0.2 dev eth0")?;
-    let watch = us.watch_kernel()?;
+    PLAIN.they_restart(cell)
+}
 
-    them.peer.kill();
-    down(&us, 2)?;
-    keeps(&us, 2, true)?;
-    them.peer.start(true)?;
-    us.up(address(2, V4))?;
-    them.up(address(1, V4))?;
-    us.has(prefix(2, V4), |r| hold(!r.stale, "still stale"))?;
-    them.has(prefix(1, V4), |_| Ok(()))?;
+pub(super) fn we_restart_internal(cell: &mut Cell) -> anyhow::Result<()> {
+    INTERNAL.we_restart(cell)
+}
+
+pub(super) fn they_restart_internal(cell: &mut Cell) -> anyhow::Result<()> {
+    INTERNAL.they_restart(cell)
+}
+
+pub(super) fn we_restart_dual(cell: &mut Cell) -> anyhow::Result<()> {
+    DUAL.we_restart(cell)
+}
+
+pub(super) fn they_restart_dual(cell: &mut Cell) -> anyhow::Result<()> {
+    DUAL.they_restart(cell)
+}
+
+pub(super) fn we_restart_watched(cell: &mut Cell) -> anyhow::Result<()> {
+    WATCHED.we_restart(cell)
+}
+
+pub(super) fn they_restart_watched(cell: &mut Cell) -> anyhow::Result<()> {
+    WATCHED.they_restart(cell)
+}
+
+/// RFC 8538: a hold timer that expires, and the NOTIFICATION that says so, keep routes like a lost connection.
+pub(super) fn notified(cell: &mut Cell) -> anyhow::Result<()> {
+    let (us, them) = PLAIN.begin(cell, Restart::Both)?;
+    let said = us.peer.describe(address(2, V4))?;
+    ensure!(said.contains("\"notification\": true"), "the N bit is not agreed: {said}");
+    let watch = us.watch_kernel()?;
+    cell.capture(&us)?;
+    // First they hear nothing of us and say so; then the other way round. TCP goes on, only messages are lost.
+    for (deaf, speaks) in [(&them, 2), (&us, 1)] {
+        deaf.host.space.sh(
+            "nft add table ip cut; nft add chain ip cut way '{ type filter hook input priority 0; }'; \
+             nft 'add rule ip cut way tcp sport 179 ip length >= 71 drop'; \
+             nft 'add rule ip cut way tcp dport 179 ip length >= 71 drop'",
+        )?;
+        down(deaf, 3 - speaks)?;
+        wait(SOON, || {
+            let packets = cell.captured("-v").map_err(|e| e.to_string())?;
+            let (mut from, mut told) = ("", false);
+            for line in packets.lines() {
+                if line.contains(" > 10.99.0.") {
+                    from = line.trim_start();
+                }
+                told |= line.contains("Hold Timer Expired")
+                    && from.starts_with(&format!("{}.", address(speaks, V4)));
+            }
+            if told { Ok(()) } else { Err(format!("no NOTIFICATION of host {speaks}: {packets}")) }
+        })?;
+        down(&us, 2)?;
+        down(&them, 1)?;
+        keeps(&us, 2, &[V4], true)?;
+        keeps(&them, 1, &[V4], true)?;
+        deaf.host.space.sh("nft delete table ip cut")?;
+        PLAIN.fresh(&us, &them)?;
+        PLAIN.fresh(&them, &us)?;
+    }
+    if cell.kind == Kind::Gobgp {
+        cell.partly = Some(
+            "is back with the F bit unset, so that what we kept for it goes in that moment (RFC 4724 §4.2); both kept all \
+             until then",
+        );
+        return Ok(());
+    }
     watch.nothing_deleted()
 }
 

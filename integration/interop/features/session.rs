@@ -5,7 +5,7 @@ use anyhow::ensure;
 use super::basic::hold;
 use crate::cell::{Cell, Running};
 use crate::peers::{Kind, Route};
-use crate::spec::{Family, Neighbour, Speaker, address, prefix, session};
+use crate::spec::{Family, Neighbour, Restart, Speaker, address, prefix, session};
 use crate::wait::wait;
 
 const V4: Family = Family::V4;
@@ -13,7 +13,16 @@ const V6: Family = Family::V6;
 
 /// Ours in AS 65001 and theirs in AS 65002, each with its own prefix of `families`.
 pub(super) fn pair(families: &[Family], set: impl Fn(&mut Neighbour)) -> (Speaker, Speaker) {
-    let (mut us, mut them) = (Speaker::new(1, 65001), Speaker::new(2, 65002));
+    pair_with(65002, families, set)
+}
+
+/// The same with theirs in any AS.
+pub(super) fn pair_with(
+    their_as: u32,
+    families: &[Family],
+    set: impl Fn(&mut Neighbour),
+) -> (Speaker, Speaker) {
+    let (mut us, mut them) = (Speaker::new(1, 65001), Speaker::new(2, their_as));
     for family in families {
         us = us.announces_own(*family);
         them = them.announces_own(*family);
@@ -161,11 +170,49 @@ pub(super) fn as4(cell: &mut Cell) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn refresh(cell: &mut Cell) -> anyhow::Result<()> {
+pub(super) fn they_refresh(cell: &mut Cell) -> anyhow::Result<()> {
     let (us, mut them) = start(cell, pair(&[V4], |_| ()), V4)?;
     exchanged(&us, &them, V4)?;
     cell.capture(&us)?;
     them.peer.refresh(address(1, V4))?;
+    asked_and_answered(cell, 2, 1)?;
+    counted(&them, &us)?;
+    us.up(address(2, V4))?;
+    them.has(prefix(1, V4), |_| Ok(()))?;
+    Ok(())
+}
+
+pub(super) fn we_refresh(cell: &mut Cell) -> anyhow::Result<()> {
+    // FRR answers only after an End-of-RIB of its own, which it sends where graceful restart is agreed.
+    let (mut us, them) = start(cell, pair(&[V4], |n| n.graceful_restart = Restart::Helper), V4)?;
+    exchanged(&us, &them, V4)?;
+    us.kernel_has(prefix(2, V4), "via 10.99.0.2 dev eth0")?;
+    let watch = us.watch_kernel()?;
+    cell.capture(&us)?;
+    // Both call at the start: one session may have ended there already.
+    let before = lost(&us)?;
+    us.peer.refresh(address(2, V4))?;
+    if cell.kind == Kind::Openbgpd {
+        cell.partly = Some("counts our request, and sends nothing in this version");
+    } else {
+        asked_and_answered(cell, 1, 2)?;
+    }
+    counted(&us, &them)?;
+    them.up(address(1, V4))?;
+    ensure!(lost(&us)? == before, "the session was lost");
+    us.has(prefix(2, V4), |_| Ok(()))?;
+    watch.nothing_deleted()
+}
+
+/// How many sessions with theirs were lost, as ours shows it.
+fn lost(us: &Running) -> anyhow::Result<Option<String>> {
+    let said = us.peer.describe(address(2, V4))?;
+    Ok(said.lines().find(|l| l.contains("\"flaps\"")).map(str::to_owned))
+}
+
+/// In the packets: a ROUTE-REFRESH of one host, and after it the other's own prefix again.
+fn asked_and_answered(cell: &Cell, asks: u8, answers: u8) -> anyhow::Result<()> {
+    let (asks, answerer) = (format!("{}.", address(asks, V4)), format!("{}.", address(answers, V4)));
     wait(crate::cell::SOON, || {
         let packets = cell.captured("-v").map_err(|e| e.to_string())?;
         let (mut asked, mut from) = (false, "");
@@ -173,17 +220,28 @@ pub(super) fn refresh(cell: &mut Cell) -> anyhow::Result<()> {
             if line.contains(" > 10.99.0.") {
                 from = line.trim_start();
             }
-            if line.contains("Route Refresh Message (5)") && from.starts_with("10.99.0.2.") {
+            if line.contains("Route Refresh Message (5)") && from.starts_with(&asks) {
                 asked = true;
             }
-            if asked && from.starts_with("10.99.0.1.") && line.trim().starts_with(&prefix(1, V4).to_string())
-            {
+            let told = line.trim().starts_with(&prefix(answers, V4).to_string());
+            if asked && from.starts_with(&answerer) && told {
                 return Ok(());
             }
         }
         Err(format!("asked: {asked}, not answered: {packets}"))
-    })?;
-    us.up(address(2, V4))?;
-    them.has(prefix(1, V4), |_| Ok(()))?;
-    Ok(())
+    })
+}
+
+/// Both ends say that the one asked the other once.
+fn counted(one: &Running, other: &Running) -> anyhow::Result<()> {
+    let said =
+        |at: &Running, of: &Running| at.peer.refreshes(address(of.number, V4)).map_err(|e| e.to_string());
+    wait(crate::cell::SOON, || {
+        let (sent, received) = (said(one, other)?, said(other, one)?);
+        hold(sent.is_none_or(|(sent, _)| sent == 1), &format!("asked by its own count: {sent:?}"))?;
+        hold(
+            received.is_none_or(|(_, asked)| asked == 1),
+            &format!("was asked by its own count: {received:?}"),
+        )
+    })
 }

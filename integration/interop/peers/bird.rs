@@ -121,7 +121,9 @@ fn conf(speaker: &Speaker) -> String {
             (n.client, " rr client;"),
             (n.extended_message, " enable extended messages on;"),
             (n.graceful_restart != Restart::No, " graceful restart on;"),
-            (n.bfd, " bfd on;"),
+            (n.bfd && n.graceful_restart == Restart::No, " bfd on;"),
+            // Our BFD ends with the process: that is no failure of the path while we restart.
+            (n.bfd && n.graceful_restart != Restart::No, " bfd graceful;"),
             (n.graceful_restart == Restart::No, " graceful restart off;"),
         ] {
             if on {

@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use anyhow::Context as _;
 use integration::lab::Process;
 use integration::picture::binary;
-use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 
 use super::{Host, Peer, Route};
@@ -21,7 +20,7 @@ pub(super) struct Caracal {
 impl Caracal {
     pub(super) fn new(host: Host, speaker: &Speaker) -> anyhow::Result<Self> {
         // JSON is YAML too.
-        let text = serde_json::to_string_pretty(&file(speaker, &host.path("bgp.sock")))?;
+        let text = serde_json::to_string_pretty(&file(speaker, &host))?;
         let path = host.write("router.yaml", &text)?;
         let process = host
             .process("caracal", &[&binary()?.to_string_lossy(), "bird", "--config", &path])
@@ -92,9 +91,20 @@ impl Peer for Caracal {
         anyhow::bail!("{}: a file is read at the start only", announce.prefix)
     }
 
-    fn refresh(&mut self, _: IpAddr) -> anyhow::Result<()> {
-        self.process.signal(Signal::SIGHUP);
+    fn refresh(&mut self, neighbour: IpAddr) -> anyhow::Result<()> {
+        let mut socket = UnixStream::connect(self.host.dir.join("bird.ctl")).context("socket of birdc")?;
+        writeln!(socket, "reload in {neighbour}")?;
+        let lines: Result<Vec<String>, _> = BufReader::new(socket).lines().take(2).collect();
+        let lines = lines?;
+        anyhow::ensure!(lines.iter().any(|l| l.contains("reloading")), "reload in {neighbour}: {lines:?}");
         Ok(())
+    }
+
+    fn refreshes(&self, neighbour: IpAddr) -> anyhow::Result<Option<(u64, u64)>> {
+        let answer = self.ask(&json!({ "get": "neighbor", "peer": neighbour }))?;
+        let counters = answer.iter().map(|line| &line["neighbor"]["counters"]).find(|c| c.is_object());
+        let count = |key: &str| counters.and_then(|c| c[key].as_u64());
+        Ok(count("refreshesSent").zip(count("refreshesReceived")))
     }
 
     fn watched(&self, neighbour: IpAddr) -> anyhow::Result<bool> {
@@ -109,7 +119,7 @@ impl Peer for Caracal {
     }
 }
 
-fn file(speaker: &Speaker, socket: &str) -> Value {
+fn file(speaker: &Speaker, host: &Host) -> Value {
     let mut filters = Map::new();
     for (number, announce) in speaker.announces.iter().enumerate().filter(|(_, a)| !a.is_plain()) {
         let add = |c: &String| json!({ "addCommunity": { "value": c } });
@@ -129,7 +139,8 @@ fn file(speaker: &Speaker, socket: &str) -> Value {
         "neighbours": neighbours,
         "static": statics,
         "filters": filters,
-        "api": { "socket": socket },
+        "api": { "socket": host.path("bgp.sock") },
+        "control": host.path("bird.ctl"),
     })
 }
 
@@ -160,7 +171,8 @@ fn neighbour(n: &Neighbour, filters: &[&String]) -> Value {
         set("gracefulRestart", times);
     }
     if n.bfd {
-        set("bfd", json!({ "minTx": "100ms", "minRx": "100ms", "multiplier": 3 }));
+        let keep = n.graceful_restart != Restart::No;
+        set("bfd", json!({ "minTx": "100ms", "minRx": "100ms", "multiplier": 3, "keepRoutes": keep }));
     }
     if let Some(password) = n.password {
         set("password", json!(password));

@@ -154,6 +154,11 @@ impl Peer for Frr {
         self.vtysh(&[format!("clear bgp {neighbour} in")]).map(drop)
     }
 
+    fn refreshes(&self, neighbour: IpAddr) -> anyhow::Result<Option<(u64, u64)>> {
+        let counts = self.neighbour(neighbour)?["messageStats"].clone();
+        Ok(counts["routeRefreshSent"].as_u64().zip(counts["routeRefreshRecv"].as_u64()))
+    }
+
     fn watched(&self, neighbour: IpAddr) -> anyhow::Result<bool> {
         let all: Value = serde_json::from_str(&self.vtysh(&["show bfd peers json".to_owned()])?)?;
         let of = neighbour.to_string();

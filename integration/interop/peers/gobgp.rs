@@ -106,6 +106,12 @@ impl Peer for Gobgp {
         self.gobgp(&format!("neighbor {neighbour} softresetin")).map(drop)
     }
 
+    fn refreshes(&self, neighbour: IpAddr) -> anyhow::Result<Option<(u64, u64)>> {
+        let state: Value = serde_json::from_str(&self.describe(neighbour)?)?;
+        let count = |way: &str| state["state"]["messages"][way]["refresh"].as_u64().unwrap_or_default();
+        Ok(Some((count("sent"), count("received"))))
+    }
+
     fn describe(&self, neighbour: IpAddr) -> anyhow::Result<String> {
         self.gobgp(&format!("neighbor {neighbour} -j"))
     }

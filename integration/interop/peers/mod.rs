@@ -73,6 +73,10 @@ pub(crate) trait Peer {
     fn withdraw(&mut self, announce: &Announce) -> anyhow::Result<()>;
     /// Asks a neighbour for its routes again (RFC 2918).
     fn refresh(&mut self, neighbour: IpAddr) -> anyhow::Result<()>;
+    /// How often it says that it asked a neighbour for its routes again, and was asked by it; none if it does not count.
+    fn refreshes(&self, _: IpAddr) -> anyhow::Result<Option<(u64, u64)>> {
+        Ok(None)
+    }
     /// Whether it says that its BFD session with a neighbour is up.
     fn watched(&self, neighbour: IpAddr) -> anyhow::Result<bool> {
         anyhow::bail!("it has no BFD session with {neighbour}")

@@ -107,6 +107,13 @@ impl Peer for Openbgpd {
         self.bgpctl(&format!("neighbor {neighbour} refresh")).map(drop)
     }
 
+    fn refreshes(&self, neighbour: IpAddr) -> anyhow::Result<Option<(u64, u64)>> {
+        let state: Value = serde_json::from_str(&self.describe(neighbour)?)?;
+        let messages = &state["neighbors"][0]["stats"]["message"];
+        let count = |way: &str| messages[way]["route_refresh"].as_u64();
+        Ok(count("sent").zip(count("received")))
+    }
+
     fn describe(&self, neighbour: IpAddr) -> anyhow::Result<String> {
         self.bgpctl(&format!("-j show neighbor {neighbour}"))
     }
