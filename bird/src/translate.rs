@@ -111,8 +111,15 @@ fn sought(from: &Discovery) -> By {
 
 fn listen(from: &NodeConfig) -> Vec<std::net::SocketAddr> {
     let port = from.listen_port.unwrap_or(179);
+    // An unnumbered peer calls over IPv6 a node that has no IPv6 address of its own too, unless calls are taken at the
+    // node's addresses only: then it is for us to call.
+    let unnumbered = from.peers.iter().any(|p| matches!(p.discover, Some(Discovery::Interface(_))));
+    let anywhere = from.listen_address_v4.is_none() && from.listen_address_v6.is_none();
+    let has_v6 = from.families.contains(&intent::Family::Ipv6);
+    let besides = (unnumbered && anywhere && !has_v6).then_some(intent::Family::Ipv6);
     from.families
         .iter()
+        .chain(&besides)
         .map(|family| {
             let address = match family {
                 intent::Family::Ipv4 => {
@@ -432,6 +439,8 @@ mod tests {
                 "Global_interface_eth1: router advertisements on eth1"
             ]
         );
+        let listen: Vec<String> = translated.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["0.0.0.0:179", "[::]:179"], "called over IPv6 too");
         let [gateway, eth1] = translated.config.peers.as_slice() else { panic!("two peers") };
         assert!(gateway.address.is_unspecified() && gateway.address.is_ipv4());
         assert_eq!((gateway.remote_as, gateway.remote_external), (64999, false));

@@ -465,7 +465,8 @@ fn a_link_local_gateway_has_its_link() {
     pair.routes(&pair.ours, "bird", &learned(2, &there)[1..]);
 }
 
-/// In a cluster: the router is every node's default gateway, and node1 has an unnumbered uplink besides.
+/// In a cluster: the router is every node's default gateway, and node1, which has no IPv6 address, has an unnumbered uplink
+/// besides, from which it is called.
 #[test]
 fn annotations_find_the_gateway_and_an_unnumbered_uplink() -> anyhow::Result<()> {
     let options =
@@ -476,8 +477,7 @@ fn annotations_find_the_gateway_and_an_unnumbered_uplink() -> anyhow::Result<()>
     peer["metadata"]["annotations"] = json!({ "caracal.io/default-gateway": "ipv4" });
     peer["spec"] = json!({ "asNumber": ROUTER_AS });
     let (up_key, mut up_peer) = seed::bgp_peer("up", ROUTER.into(), ROUTER_AS);
-    up_peer["metadata"]["annotations"] =
-        json!({ "caracal.io/interface": "up0", "caracal.io/remote-as": "external" });
+    up_peer["metadata"]["annotations"] = json!({ "caracal.io/interface": "up0", "caracal.io/remote-as": "external", "caracal.io/passive": "on" });
     up_peer["spec"] = json!({ "node": "node1", "peerSelector": "!all()" });
     picture.store.put(&[(key, peer), (up_key, up_peer)])?;
     for node in &picture.nodes {
