@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use bird_packet::{
-    AddPath, AfiSafi, Capability, ExtendedNextHop, Family, HEADER_LEN, MAX_LEN_EXTENDED, MessageKind,
+    AddPath, AfiSafi, Capability, ExtendedNextHop, Family, Frame, HEADER_LEN, MAX_LEN_EXTENDED, MessageKind,
     Notification, OpenMessage, PeerKind, SessionContext, UpdateView, encode_keepalive, frame,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -54,6 +54,51 @@ pub fn open(asn: u32, router_id: Ipv4Addr) -> OpenMessage {
             Capability::RouteRefresh,
             Capability::FourOctetAs(asn),
         ],
+    }
+}
+
+/// An OPEN of who speaks IPv4 only.
+pub fn open_ipv4(asn: u32, router_id: Ipv4Addr, hold_time: u16) -> OpenMessage {
+    let capabilities =
+        vec![Capability::Multiprotocol(Family::Ipv4Unicast.into()), Capability::FourOctetAs(asn)];
+    OpenMessage { hold_time, capabilities, ..open(asn, router_id) }
+}
+
+/// An OPEN as it is sent.
+pub fn encoded(open: &OpenMessage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    open.encode(&mut bytes);
+    bytes
+}
+
+/// A KEEPALIVE as it is sent.
+pub fn keepalive() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_keepalive(&mut bytes);
+    bytes
+}
+
+/// The messages of a stream, in whatever pieces it comes.
+#[derive(Debug, Default)]
+pub struct Framer {
+    buffer: Vec<u8>,
+    taken: usize,
+}
+
+impl Framer {
+    /// More of the stream.
+    pub fn feed(&mut self, piece: &[u8]) {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// The next message, if it is whole.
+    pub fn message(&mut self) -> anyhow::Result<Option<Frame<'_>>> {
+        let found =
+            frame(&self.buffer[self.taken..], MAX_LEN_EXTENDED).context("raw: a bad header was heard")?;
+        self.taken += found.as_ref().map_or(0, |message| message.len);
+        Ok(found)
     }
 }
 
@@ -123,7 +168,7 @@ pub fn nlri(prefix: &str) -> Vec<u8> {
 #[derive(Debug)]
 pub struct RawPeer {
     stream: TcpStream,
-    buffer: Vec<u8>,
+    framer: Framer,
     chunk: Box<[u8]>,
 }
 
@@ -147,7 +192,7 @@ impl RawPeer {
     /// Over a connection that exists.
     pub fn over(stream: TcpStream) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new(), chunk: vec![0; 64 * 1024].into() })
+        Ok(Self { stream, framer: Framer::default(), chunk: vec![0; 64 * 1024].into() })
     }
 
     /// Calls until somebody answers and both have said OPEN and KEEPALIVE.
@@ -172,9 +217,7 @@ impl RawPeer {
 
     /// Says OPEN and KEEPALIVE, waits for the same. Returns the other side's OPEN.
     pub fn greet(&mut self, open: &OpenMessage) -> anyhow::Result<OpenMessage> {
-        let mut bytes = Vec::new();
-        open.encode(&mut bytes);
-        self.send(&bytes)?;
+        self.send(&encoded(open))?;
         let theirs = match self.hear(HANDSHAKE)? {
             Some(Heard::Open(theirs)) => theirs,
             other => bail!("raw: {other:?} instead of an OPEN"),
@@ -193,9 +236,7 @@ impl RawPeer {
 
     /// Sends a KEEPALIVE.
     pub fn keepalive(&mut self) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        encode_keepalive(&mut bytes);
-        self.send(&bytes)
+        self.send(&keepalive())
     }
 
     /// The next message within `limit`; none if nothing came.
@@ -212,7 +253,7 @@ impl RawPeer {
             self.stream.set_read_timeout(Some(left))?;
             match self.stream.read(&mut self.chunk) {
                 Ok(0) => return Ok(Some(Heard::Closed)),
-                Ok(n) => self.buffer.extend_from_slice(&self.chunk[..n]),
+                Ok(n) => self.framer.feed(&self.chunk[..n]),
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Ok(Some(Heard::Closed)),
@@ -239,20 +280,14 @@ impl RawPeer {
     }
 
     fn take(&mut self) -> anyhow::Result<Option<Heard>> {
-        let Some(message) = frame(&self.buffer, MAX_LEN_EXTENDED).context("raw: a bad header was heard")?
-        else {
-            return Ok(None);
-        };
-        let heard = match message.kind {
+        let Some(message) = self.framer.message()? else { return Ok(None) };
+        Ok(Some(match message.kind {
             MessageKind::Open => Heard::Open(OpenMessage::decode(message.body).context("raw: a bad OPEN")?),
             MessageKind::Keepalive => Heard::Keepalive,
             MessageKind::Update => Heard::Update(message.body.to_vec()),
             MessageKind::Notification => Heard::Notification(Notification::decode(message.body)?),
             MessageKind::RouteRefresh => Heard::Refresh(message.body.to_vec()),
-        };
-        let length = message.len;
-        self.buffer.drain(..length);
-        Ok(Some(heard))
+        }))
     }
 }
 

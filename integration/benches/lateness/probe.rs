@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use bird_packet::{Capability, Family, HEADER_LEN, MessageKind, OpenMessage, encode_keepalive, frame};
+use bird_packet::MessageKind;
 use integration::lab::Namespace;
+use integration::raw::{self, Framer};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns};
 use socket2::{Domain, Socket, Type};
@@ -92,7 +93,7 @@ impl Probes {
 
 struct Session {
     stream: TcpStream,
-    tail: Vec<u8>,
+    framer: Framer,
     last: Option<SystemTime>,
     say_at: Instant,
 }
@@ -122,24 +123,17 @@ impl Work {
         let mut stream: TcpStream = socket.into();
         setsockopt(&stream, ReceiveTimestampns, &true)?;
         stream.set_nodelay(true)?;
-        let mut out = Vec::new();
-        OpenMessage {
-            version: 4,
-            asn: ASN,
-            hold_time: HOLD,
-            router_id: address(probe),
-            capabilities: vec![
-                Capability::Multiprotocol(Family::Ipv4Unicast.into()),
-                Capability::FourOctetAs(ASN),
-            ],
-        }
-        .encode(&mut out);
-        encode_keepalive(&mut out);
-        stream.write_all(&out)?;
+        let open = raw::encoded(&raw::open_ipv4(ASN, address(probe), HOLD));
+        stream.write_all(&[open, raw::keepalive()].concat())?;
         stream.set_nonblocking(true)?;
         let at = u64::try_from(self.sessions.len())?;
         self.epoll.add(stream.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, at))?;
-        self.sessions.push(Some(Session { stream, tail: Vec::new(), last: None, say_at: Instant::now() }));
+        self.sessions.push(Some(Session {
+            stream,
+            framer: Framer::default(),
+            last: None,
+            say_at: Instant::now(),
+        }));
         Ok(())
     }
 
@@ -156,9 +150,7 @@ impl Work {
             let now = Instant::now();
             for session in self.sessions.iter_mut().flatten().filter(|s| s.say_at <= now) {
                 session.say_at = now + KEEPALIVE / 2;
-                let mut out = Vec::new();
-                encode_keepalive(&mut out);
-                let _ = session.stream.write_all(&out);
+                let _ = session.stream.write_all(&raw::keepalive());
             }
             if let Some(bfd) = &mut self.bfd {
                 bfd.say(now)?;
@@ -171,9 +163,9 @@ impl Work {
         let Some(session) = &mut self.sessions[at] else { return Ok(()) };
         let mut buffer = [0; 4096];
         let Some((len, time)) = receive(session.stream.as_raw_fd(), &mut buffer)? else { return Ok(()) };
-        session.tail.extend_from_slice(&buffer[..len]);
+        session.framer.feed(&buffer[..len]);
         let mut lost = (len == 0).then(|| "the speaker closed the connection".to_owned());
-        while let Some(message) = frame(&session.tail, 4096).map_err(|n| anyhow::anyhow!("{n}"))? {
+        while let Some(message) = session.framer.message()? {
             match message.kind {
                 MessageKind::Keepalive => {
                     let late = session.last.map(|last| since(last, time).saturating_sub(KEEPALIVE));
@@ -182,13 +174,11 @@ impl Work {
                     noted.keepalives.extend(late);
                 }
                 MessageKind::Notification => {
-                    let body = &session.tail[HEADER_LEN..message.len];
-                    lost = Some(format!("the speaker says {:?}", bird_packet::Notification::decode(body)));
+                    let said = bird_packet::Notification::decode(message.body);
+                    lost = Some(format!("the speaker says {said:?}"));
                 }
                 _ => {}
             }
-            let len = message.len;
-            session.tail.drain(..len);
         }
         if let Some(why) = lost {
             self.late.lock().expect("invariant: no thread panics with it").lost.push(why);

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bird_packet::{
-    AfiSafi, AttrBuilder, Capability, Family, GrFamily, GracefulRestart, HEADER_LEN, MessageKind, Nlri,
-    OpenMessage, Origin, PeerKind, Prefix4, Routes, SessionContext, UpdatePacker, UpdateView,
-    encode_end_of_rib, encode_keepalive, frame,
+    AttrBuilder, Capability, Family, GrFamily, GracefulRestart, MessageKind, Nlri, Origin, PeerKind, Prefix4,
+    Routes, SessionContext, UpdatePacker, UpdateView, encode_end_of_rib,
 };
 use integration::lab::Namespace;
+use integration::raw::{self, Framer};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::{Domain, Socket, Type};
 
@@ -124,8 +124,7 @@ impl Crowd {
 struct Conn {
     peer: usize,
     stream: TcpStream,
-    /// What has been read of a message whose end is missing.
-    tail: Vec<u8>,
+    framer: Framer,
     connecting: bool,
     established: bool,
 }
@@ -161,8 +160,7 @@ impl Work {
             self.call()?;
             if Instant::now() >= keepalive_at {
                 keepalive_at = Instant::now() + KEEPALIVE;
-                let mut bytes = Vec::new();
-                encode_keepalive(&mut bytes);
+                let bytes = raw::keepalive();
                 for conn in self.conns.values_mut().filter(|c| c.established) {
                     let _ = conn.stream.write_all(&bytes);
                 }
@@ -210,7 +208,7 @@ impl Work {
         self.next += 1;
         let flags = if connecting { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
         self.epoll.add(stream.as_fd(), EpollEvent::new(flags, self.next))?;
-        let mut conn = Conn { peer, stream, tail: Vec::new(), connecting, established: false };
+        let mut conn = Conn { peer, stream, framer: Framer::default(), connecting, established: false };
         if !connecting {
             open(&mut conn)?;
         }
@@ -262,52 +260,33 @@ impl Work {
 }
 
 fn open(conn: &mut Conn) -> std::io::Result<()> {
-    let mut bytes = Vec::new();
-    OpenMessage {
-        version: 4,
-        asn: ASN,
-        hold_time: 90,
-        router_id: address(conn.peer),
-        capabilities: vec![
-            Capability::Multiprotocol(Family::Ipv4Unicast.into()),
-            Capability::RouteRefresh,
-            Capability::FourOctetAs(ASN),
-            Capability::GracefulRestart(GracefulRestart {
-                restart_time: 120,
-                families: vec![GrFamily {
-                    family: AfiSafi::from(Family::Ipv4Unicast),
-                    forwarding_kept: true,
-                }],
-                ..GracefulRestart::default()
-            }),
-        ],
-    }
-    .encode(&mut bytes);
-    conn.stream.write_all(&bytes)
+    let mut open = raw::open_ipv4(ASN, address(conn.peer), 90);
+    let families = vec![GrFamily { family: Family::Ipv4Unicast.into(), forwarding_kept: true }];
+    open.capabilities.extend([
+        Capability::RouteRefresh,
+        Capability::GracefulRestart(GracefulRestart {
+            restart_time: 120,
+            families,
+            ..GracefulRestart::default()
+        }),
+    ]);
+    conn.stream.write_all(&raw::encoded(&open))
 }
 
 /// Takes messages; an error ends the connection.
 fn hear(conn: &mut Conn, state: &mut (bool, bool, usize), data: &[u8]) -> anyhow::Result<()> {
-    conn.tail.extend_from_slice(data);
-    let bytes = std::mem::take(&mut conn.tail);
+    conn.framer.feed(data);
     let context = SessionContext::new(PeerKind::Internal);
-    let mut at = 0;
-    while let Some(message) = frame(&bytes[at..], 4096).map_err(|n| anyhow::anyhow!("{n}"))? {
-        let body = &bytes[at + HEADER_LEN..at + message.len];
-        at += message.len;
+    while let Some(message) = conn.framer.message()? {
         match message.kind {
-            MessageKind::Open => {
-                let mut out = Vec::new();
-                encode_keepalive(&mut out);
-                conn.stream.write_all(&out)?;
-            }
+            MessageKind::Open => conn.stream.write_all(&raw::keepalive())?,
             MessageKind::Keepalive if !conn.established => {
                 conn.established = true;
                 *state = (true, false, 0);
                 conn.stream.write_all(&routes(conn.peer)?)?;
             }
             MessageKind::Update => {
-                let update = UpdateView::parse(body, &context).map_err(|n| anyhow::anyhow!("{n}"))?;
+                let update = UpdateView::parse(message.body, &context).map_err(|n| anyhow::anyhow!("{n}"))?;
                 state.1 |= update.end_of_rib().is_some();
                 for announcement in update.announcements() {
                     if let Routes::V4(routes) = announcement.routes {
@@ -319,7 +298,6 @@ fn hear(conn: &mut Conn, state: &mut (bool, bool, usize), data: &[u8]) -> anyhow
             _ => {}
         }
     }
-    conn.tail.extend_from_slice(&bytes[at..]);
     Ok(())
 }
 

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bird_packet::{
-    AttrBuilder, Capability, Family, MessageKind, NextHop, Nlri, OpenMessage, Origin, PeerKind, Prefix4,
-    SessionContext, UpdatePacker, encode_end_of_rib, encode_keepalive, frame,
+    AttrBuilder, Family, MessageKind, NextHop, Nlri, Origin, PeerKind, Prefix4, SessionContext, UpdatePacker,
+    encode_end_of_rib,
 };
-use socket2::{Domain, Socket, Type};
 
 use crate::lab::Namespace;
+use crate::raw::{self, Framer};
 
 /// An established session.
 #[derive(Debug)]
@@ -43,38 +43,20 @@ impl Sender {
     }
 
     fn begin(mut stream: TcpStream, asn: u32, router_id: Ipv4Addr) -> anyhow::Result<Self> {
-        let mut out = Vec::new();
-        OpenMessage {
-            version: 4,
-            asn,
-            hold_time: 90,
-            router_id,
-            capabilities: vec![
-                Capability::Multiprotocol(Family::Ipv4Unicast.into()),
-                Capability::FourOctetAs(asn),
-            ],
-        }
-        .encode(&mut out);
-        encode_keepalive(&mut out);
-        stream.write_all(&out)?;
-        let (mut buffer, mut chunk) = (Vec::new(), [0u8; 4096]);
+        stream.write_all(&[raw::encoded(&raw::open_ipv4(asn, router_id, 90)), raw::keepalive()].concat())?;
+        let (mut framer, mut chunk) = (Framer::default(), [0u8; 4096]);
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        loop {
-            if let Some(message) =
-                frame(&buffer, 4096).map_err(|n| anyhow::anyhow!("bench: the peer's framing: {n:?}"))?
-            {
+        'up: loop {
+            let read = stream.read(&mut chunk).context("bench: no KEEPALIVE from the peer")?;
+            anyhow::ensure!(read > 0, "bench: the peer closes the session");
+            framer.feed(chunk.get(..read).unwrap_or_default());
+            while let Some(message) = framer.message()? {
                 match message.kind {
-                    MessageKind::Keepalive => break,
+                    MessageKind::Keepalive => break 'up,
                     MessageKind::Open => {}
                     other => bail!("bench: the peer answers the OPEN with {other:?}"),
                 }
-                let len = message.len;
-                buffer.drain(..len);
-                continue;
             }
-            let read = stream.read(&mut chunk).context("bench: no KEEPALIVE from the peer")?;
-            anyhow::ensure!(read > 0, "bench: the peer closes the session");
-            buffer.extend_from_slice(chunk.get(..read).unwrap_or_default());
         }
         stream.set_read_timeout(None)?;
         let mut other = stream.try_clone()?;
@@ -99,22 +81,12 @@ impl Sender {
 }
 
 fn dial(space: &Namespace, own: Option<Ipv4Addr>, peer: SocketAddr) -> anyhow::Result<TcpStream> {
-    let call = move || -> std::io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(peer), Type::STREAM, None)?;
-        if let Some(own) = own {
-            socket.bind(&SocketAddr::from((own, 0)).into())?;
-        }
-        socket.connect_timeout(&peer.into(), Duration::from_secs(1))?;
-        Ok(socket.into())
-    };
+    let from = own.unwrap_or(Ipv4Addr::UNSPECIFIED).into();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        match space.run(call) {
-            Ok(stream) => return Ok(stream),
-            Err(err) if Instant::now() > deadline => {
-                return Err(err).with_context(|| format!("bench: calling {peer}"));
-            }
-            Err(_) => thread::sleep(Duration::from_millis(50)),
+        match raw::dial(space, from, peer, Duration::from_secs(1), |_| Ok(())) {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(50)),
+            outcome => return outcome,
         }
     }
 }

@@ -405,8 +405,7 @@ fn b24_of_two_speakers_with_one_address_one_stays_and_both_are_named() {
     };
     for attempt in 0..20 {
         let mut peer = RawPeer::call(&scene.raw, at(10).into(), DUT).unwrap();
-        let mut hello = Vec::new();
-        open("10.77.7.7").encode(&mut hello);
+        let hello = raw::encoded(&open("10.77.7.7"));
         peer.send(&hello).unwrap();
         let heard = peer.ending(SOON).unwrap();
         assert!(

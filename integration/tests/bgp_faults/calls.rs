@@ -12,8 +12,7 @@ use crate::scene::{AS, DUT, SOON, Scene, at, cpu, descriptors, route, timed};
 
 /// Hears what the daemon says to this OPEN (its body is changed by `spoil`) until it hangs up.
 fn answer(scene: &Scene, octet: u8, open: &OpenMessage, spoil: impl FnOnce(&mut Vec<u8>)) -> Heard {
-    let mut bytes = Vec::new();
-    open.encode(&mut bytes);
+    let mut bytes = raw::encoded(open);
     spoil(&mut bytes);
     let mut peer = RawPeer::call(&scene.raw, at(octet).into(), DUT).unwrap();
     peer.send(&bytes).unwrap();
@@ -87,8 +86,7 @@ fn b04_one_of_two_crossing_calls_survives() {
         let peers_stays = round % 2 == 0;
         let id = if peers_stays { at(10) } else { "10.1.1.1".parse().unwrap() };
         let open = raw::open(65010, id);
-        let mut hello = Vec::new();
-        open.encode(&mut hello);
+        let hello = raw::encoded(&open);
         let mut theirs = RawPeer::over(listener.accept().unwrap().0).unwrap();
         let mut ours = RawPeer::call(&scene.raw, at(10).into(), DUT).unwrap();
         for peer in [&mut ours, &mut theirs] {
@@ -208,8 +206,7 @@ fn b05_bad_opens_are_answered_with_their_code() {
     let mut peer = scene.session(10, &open);
     assert_eq!(peer.ending(Duration::from_millis(200)).unwrap(), None);
     // Another OPEN in a session ends it: RFC 6608.
-    let mut again = Vec::new();
-    open.encode(&mut again);
+    let again = raw::encoded(&open);
     peer.send(&again).unwrap();
     assert_eq!(code(&peer.ending(SOON).unwrap().unwrap()), "5/3");
 }
@@ -222,8 +219,7 @@ fn b05_a_peer_that_is_always_wrong_is_called_less_and_less() {
     listener.set_nonblocking(true).unwrap();
     let mut dut = scene.dut(&["address: 10.98.0.10, asNumber: 65010"]);
     let wrong = raw::open(65011, at(10));
-    let mut bytes = Vec::new();
-    wrong.encode(&mut bytes);
+    let bytes = raw::encoded(&wrong);
     let (mut calls, mut before) = (Vec::new(), None);
     let end = Instant::now() + Duration::from_millis(4500);
     while Instant::now() < end {
@@ -307,8 +303,7 @@ fn b07_bad_headers_end_the_connection_with_their_code() {
     drop(idle);
     // One octet a segment: OPEN, KEEPALIVE, UPDATE.
     let mut peer = RawPeer::call(&scene.raw, at(10).into(), DUT).unwrap();
-    let mut bytes = Vec::new();
-    open.encode(&mut bytes);
+    let mut bytes = raw::encoded(&open);
     bytes.extend(raw::message(MessageKind::Keepalive, &[]));
     bytes.extend(raw::update(&raw::attributes(&[65010], at(10)), &raw::nlri("11.0.0.0/24")));
     for octet in bytes {
@@ -330,8 +325,7 @@ fn b20_floods_of_calls_do_not_touch_sessions() {
     scene.route(&scene.dut, "11.0.0.0/24", Some("via 10.98.0.10"));
     let before = descriptors(&mut dut);
     let mut most = before;
-    let mut hello = Vec::new();
-    raw::open(65011, at(11)).encode(&mut hello);
+    let hello = raw::encoded(&raw::open(65011, at(11)));
     let (mut kept, mut refused) = (Vec::new(), 0);
     for round in 0..1000u16 {
         // Of nobody's: hung up without a word.
@@ -410,8 +404,7 @@ fn b22_ttl_security_hears_neighbours_only() {
     // The handshake from near, the OPEN from afar.
     let mut peer = call(at(10).into(), 255).unwrap();
     peer.stream().set_ttl(64).unwrap();
-    let mut hello = Vec::new();
-    raw::open(65010, at(10)).encode(&mut hello);
+    let hello = raw::encoded(&raw::open(65010, at(10)));
     peer.send(&hello).unwrap();
     assert!(matches!(peer.hear(SOON), Ok(Some(Heard::Open(_)))));
     assert_eq!(peer.hear(Duration::from_millis(700)).unwrap(), None, "an answer to an OPEN from afar");

@@ -15,8 +15,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use bird_packet::{MAX_LEN_EXTENDED, MessageKind, Notification, frame};
+use bird_packet::{MessageKind, Notification};
 use integration::lab::Namespace;
+use integration::raw::{self, Framer};
 
 use crate::scene::{DUT, at};
 
@@ -252,24 +253,24 @@ fn gone(stream: &TcpStream) -> bool {
 }
 
 fn dial(space: &Namespace, own: IpAddr) -> anyhow::Result<TcpStream> {
-    integration::raw::dial(space, own, DUT, Duration::from_secs(5), |_| Ok(()))
+    raw::dial(space, own, DUT, Duration::from_secs(5), |_| Ok(()))
 }
 
 /// Carries one way of connection `conn` of a pair, until it ends.
 fn pump(carried: &Carried, conn: usize, way: usize, mut from: TcpStream, mut to: TcpStream, mut seed: u64) {
-    let (mut buffer, mut chunk) = (Vec::new(), [0; 4096]);
+    let (mut framer, mut chunk) = (Framer::default(), [0; 4096]);
     loop {
         let length = from.read(&mut chunk).unwrap_or_default();
         if length == 0 {
             break;
         }
-        buffer.extend_from_slice(&chunk[..length]);
-        while let Ok(Some(message)) = frame(&buffer, MAX_LEN_EXTENDED) {
+        framer.feed(&chunk[..length]);
+        while let Ok(Some(message)) = framer.message() {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;
             std::thread::sleep(Duration::from_micros(1000 + seed % 15_000));
-            let (kind, length) = (message.kind, message.len);
+            let kind = message.kind;
             if kind == MessageKind::Keepalive {
                 let undecided = |seen: &mut Seen| {
                     seen.conns.iter().any(|c| c.opened != [true; 2]) && !seen.conns.iter().any(|c| c.closed)
@@ -278,8 +279,7 @@ fn pump(carried: &Carried, conn: usize, way: usize, mut from: TcpStream, mut to:
                 let _ = carried.changed.wait_timeout_while(seen, HELD_UP, undecided);
             }
             let said = (kind == MessageKind::Notification).then(|| Notification::decode(message.body));
-            let _ = to.write_all(&buffer[..length]);
-            buffer.drain(..length);
+            let _ = to.write_all(&raw::message(kind, message.body));
             let mut seen = carried.seen();
             match kind {
                 MessageKind::Open => seen.conns[conn].opened[way] = true,
