@@ -14,6 +14,13 @@ pub(crate) fn event(event: &Event) {
         Event::Up { peer, peer_as, router_id } => {
             tracing::info!(%peer, peer_as, %router_id, "session established");
         }
+        Event::SameIdentifier { peer, other, router_id } => {
+            tracing::warn!(
+                %peer, %other, %router_id,
+                fix = "give each node a router id of its own; until then a route of one that is reflected is refused by the other",
+                "two neighbours in this AS have one router id"
+            );
+        }
         Event::Down { peer, reason: reason @ DownReason::Admin(_) } => {
             tracing::info!(%peer, err = %reason, "session ended");
         }

@@ -230,6 +230,15 @@ pub enum Event {
         /// The peer's router id.
         router_id: std::net::Ipv4Addr,
     },
+    /// Two internal neighbours have one router id (RFC 6286 wants it unique inside an AS); said when the second comes up.
+    SameIdentifier {
+        /// Who came up.
+        peer: Arc<str>,
+        /// Who has it already.
+        other: Arc<str>,
+        /// The router id.
+        router_id: std::net::Ipv4Addr,
+    },
     /// A session that was Established ended.
     Down {
         /// Its peer.

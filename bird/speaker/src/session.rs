@@ -12,6 +12,7 @@ use crate::export::verdict::{GroupKey, LongLivedTo, SourcePeer};
 use crate::fsm::negotiate::{self, Terms};
 use crate::fsm::{Happening, Phase, Step, ours_survives, step};
 use crate::io::{ConnId, ConnectError, Dial, DownReason, Event, Output, Time};
+use crate::peer::Peer;
 use crate::rib::decide::PeerRank;
 use crate::rib::net::address_bits;
 use crate::rib::table::PeerIndex;
@@ -113,6 +114,21 @@ impl Speaker {
             peer.retry_at = Some(now + pause.max(peer.patience()));
         }
         self.arm_peer(index);
+    }
+
+    /// Another internal neighbour with this router id. One router may have a session for each family, by addresses of both.
+    fn namesake(&self, index: PeerIndex, router_id: std::net::Ipv4Addr, address: IpAddr) -> Option<Arc<str>> {
+        let same = |p: &&Peer| {
+            let session = p.established.and_then(|at| self.conns.get(at));
+            p.index != index
+                && p.config.address != address
+                && p.config.address.is_ipv4() == address.is_ipv4()
+                && session.is_some_and(|c| {
+                    let internal = c.terms.as_ref().is_some_and(|t| t.ctx.kind == PeerKind::Internal);
+                    internal && c.open.as_ref().is_some_and(|o| o.router_id == router_id)
+                })
+        };
+        self.peers.iter().flatten().map(|p| &**p).find(same).map(|p| Arc::clone(&p.name))
     }
 
     /// Finds whose call this is.
@@ -452,7 +468,10 @@ impl Speaker {
         self.signal(at);
         self.arm_conn(at);
         self.arm_peer(index);
-        self.event(Event::Up { peer: name, peer_as: open.asn, router_id: open.router_id });
+        self.event(Event::Up { peer: Arc::clone(&name), peer_as: open.asn, router_id: open.router_id });
+        if internal && let Some(other) = self.namesake(index, open.router_id, remote.ip()) {
+            self.event(Event::SameIdentifier { peer: name, other, router_id: open.router_id });
+        }
         self.report_rivals_of(index);
         self.check_restart(now);
     }

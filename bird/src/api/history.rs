@@ -138,6 +138,7 @@ impl History {
             | Event::PrefixLimit { .. }
             | Event::PathLimit { .. }
             | Event::LongLivedStale { .. }
+            | Event::SameIdentifier { .. }
             | Event::RestartComplete { .. } => {}
         }
     }

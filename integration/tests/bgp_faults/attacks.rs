@@ -1,6 +1,7 @@
 //! What strangers, clocks and readers do: resets from nowhere, wrong keys, peers that read nothing, a day that is over at
 //! once, a second speaker with our name.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -377,6 +378,45 @@ fn b24_a_second_speaker_with_our_identifier_is_refused_and_named() {
         "{log}"
     );
     assert!(lines.len() <= 3, "{} lines in 4 s:\n{log}", lines.len());
+}
+
+/// Two neighbours inside the AS with one router id: both sessions stay, and one line names both.
+#[test]
+fn b24_two_neighbours_with_one_identifier_are_named() {
+    let scene = Scene::new("b24n");
+    let api = scene.lab.file("bgp.sock");
+    let mut yaml =
+        format!("routerId: 10.98.0.1\nasNumber: {AS}\napi: {{ socket: {} }}\nneighbours:\n", api.display());
+    for (name, octet) in [("node-a", 10), ("node-b", 11), ("node-c", 12)] {
+        writeln!(yaml, "  - {{ name: {name}, address: {}, asNumber: {AS}, passive: true }}", at(octet))
+            .unwrap();
+    }
+    // The same router over its other family is no second one.
+    writeln!(yaml, "  - {{ name: node-a6, address: 'fd98::10', asNumber: {AS}, passive: true }}").unwrap();
+    let dut = scene.daemon("dut", &scene.dut, &yaml);
+    let mut sessions = vec![
+        scene.session(12, &raw::open(AS, at(12))),
+        scene.session(10, &raw::open(AS, "10.7.7.7".parse().unwrap())),
+        scene.session(11, &raw::open(AS, "10.7.7.7".parse().unwrap())),
+    ];
+    let (from, to) = ("fd98::10".parse().unwrap(), SocketAddr::new("fd98::1".parse().unwrap(), 179));
+    sessions
+        .push(RawPeer::establish(&scene.raw, from, to, &raw::open(AS, "10.7.7.7".parse().unwrap())).unwrap());
+    scene
+        .until(SOON, || if scene.is_up("dut", "node-a6") { Ok(()) } else { Err("node-a6 is not up".into()) });
+    let log = dut.log();
+    let lines: Vec<&str> = log.lines().filter(|l| l.contains("have one router id")).collect();
+    assert!(
+        lines.len() == 1 && ["node-a", "node-b", "10.7.7.7"].iter().all(|w| lines[0].contains(w)),
+        "one line with both: {lines:?}\n{log}"
+    );
+    for peer in &mut sessions {
+        assert_eq!(peer.ending(Duration::from_millis(100)).unwrap(), None, "no session is lost");
+    }
+    let (binary, socket) = (binary().unwrap(), api.to_string_lossy().into_owned());
+    let argv = [&*binary.to_string_lossy(), "ctl", "bgp", "peers", "-o", "json", "--socket", &socket];
+    let (_, shown, err) = run_in(&scene.dut, &argv, &[]).unwrap();
+    assert_eq!(shown.matches("10.7.7.7").count(), 3, "{shown}{err}");
 }
 
 /// Two hosts have one neighbour's address, and both call, over and over: one has the session and keeps it, the other is
