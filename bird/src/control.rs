@@ -68,6 +68,19 @@ pub(crate) struct RouteView {
     pub(crate) best: bool,
 }
 
+/// The first routes of a table, in order of prefixes, and how many there are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Routes {
+    pub(crate) shown: Vec<RouteView>,
+    /// Paths that import took.
+    pub(crate) paths: usize,
+    /// Prefixes with a best one.
+    pub(crate) networks: usize,
+}
+
+/// Routes that `show route` shows: this protocol has no way to answer by and by, and sessions wait meanwhile.
+const SHOWN: usize = 5000;
+
 /// The sockets and their clients.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
@@ -146,7 +159,7 @@ impl Control {
         registry: &Registry,
         tokens: &mut Tokens,
         view: &impl Fn() -> View,
-        routes: &impl Fn(Family, usize) -> Vec<RouteView>,
+        routes: &impl Fn(Family, usize) -> Routes,
         orders: &mut Vec<Command>,
     ) {
         if let Some(listener) = self.listeners.iter().find(|l| l.token == token) {
@@ -193,7 +206,7 @@ impl Client {
     fn serve(
         &mut self,
         view: &impl Fn() -> View,
-        routes: &impl Fn(Family, usize) -> Vec<RouteView>,
+        routes: &impl Fn(Family, usize) -> Routes,
         orders: &mut Vec<Command>,
     ) -> bool {
         let mut buffer = [0; 1024];
@@ -284,7 +297,7 @@ fn answer(
     words: &[&str],
     family: Family,
     view: &impl Fn() -> View,
-    routes: &impl Fn(Family, usize) -> Vec<RouteView>,
+    routes: &impl Fn(Family, usize) -> Routes,
 ) -> String {
     // BIRD takes any unambiguous beginning of a word.
     let is = |word: &&str, full: &str| !word.is_empty() && full.starts_with(*word);
@@ -302,12 +315,11 @@ fn answer(
             protocols(&view(), family, all, name.map(|n| n.trim_matches('"')))
         }
         [show, what, rest @ ..] if is(show, "show") && is(what, "route") => match rest {
-            [] => show_routes(&routes(family, usize::MAX)),
-            [word] if is(word, "all") => show_routes(&routes(family, usize::MAX)),
+            [] => show_routes(&routes(family, SHOWN)),
+            [word] if is(word, "all") => show_routes(&routes(family, SHOWN)),
             [word] if is(word, "count") => {
-                let all = routes(family, usize::MAX);
-                let networks = all.iter().filter(|r| r.best).count();
-                format!("0014 {} of {} routes for {networks} networks\n", all.len(), all.len())
+                let Routes { paths, networks, .. } = routes(family, 0);
+                format!("0014 {paths} of {paths} routes for {networks} networks\n")
             }
             _ => syntax_error(),
         },
@@ -396,13 +408,18 @@ fn details(peer: &PeerView) -> String {
     out
 }
 
-fn show_routes(routes: &[RouteView]) -> String {
+fn show_routes(routes: &Routes) -> String {
     let mut out = String::new();
-    for (index, route) in routes.iter().enumerate() {
+    for (index, route) in routes.shown.iter().enumerate() {
         let prefix = if index == 0 { "1007-" } else { " " };
         let star = if route.best { " *" } else { "" };
         let _ =
             writeln!(out, "{prefix}{:<18} {} [{}]{star}", route.prefix.to_string(), route.how, route.from);
+    }
+    let more = routes.paths.saturating_sub(routes.shown.len());
+    if more > 0 {
+        let prefix = if routes.shown.is_empty() { "1007-" } else { " " };
+        let _ = writeln!(out, "{prefix}and {more} more: caracal ctl bgp routes shows all");
     }
     out.push_str("0000 \n");
     out
@@ -457,7 +474,30 @@ mod tests {
 
     fn ask(line: &str, family: Family) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
-        answer(&words, family, &view, &|_, _| Vec::new())
+        answer(&words, family, &view, &|_, _| Routes::default())
+    }
+
+    #[test]
+    fn a_large_table_is_shown_in_part_and_counted_whole() {
+        let route = |n: u8| RouteView {
+            prefix: format!("10.0.{n}.0/24").parse().unwrap(),
+            how: "via 10.9.0.1".into(),
+            from: "p".into(),
+            best: true,
+        };
+        let routes = |_, limit: usize| Routes {
+            shown: (0..3).take(limit).map(route).collect(),
+            paths: 1_000_000,
+            networks: 900_000,
+        };
+        let ask = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            answer(&words, Family::Both, &view, &routes)
+        };
+        let shown = ask("show route");
+        let last = " and 999997 more: caracal ctl bgp routes shows all\n0000 \n";
+        assert!(shown.starts_with("1007-10.0.0.0/24") && shown.ends_with(last), "{shown}");
+        assert_eq!(ask("show route count"), "0014 1000000 of 1000000 routes for 900000 networks\n");
     }
 
     /// calicoctl/commands/node/status.go reads these lines with a regular expression.

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use bird_speaker::io::{FibHop, FibRoute, FibTarget, Resolution};
-use bird_speaker::view::RouteFilter;
+use bird_speaker::view::{PathView, RouteFilter};
 use bird_speaker::{ImportReason, Speaker};
+use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::control::{Family, PeerView, RouteView, View};
+use crate::control::{Family, PeerView, RouteView, Routes, View};
 use crate::kernel::Kernel;
 
 /// When things began.
@@ -50,38 +51,46 @@ pub(crate) fn of(speaker: Option<&Speaker>, times: &Times, recovering: bool) -> 
 }
 
 /// What `show route` prints: by prefix, the best path of each first.
-pub(crate) fn routes(
-    speaker: Option<&Speaker>,
-    kernel: &Kernel,
-    family: Family,
-    limit: usize,
-) -> Vec<RouteView> {
-    let Some(speaker) = speaker else { return Vec::new() };
-    let filter = RouteFilter { limit: Some(limit), ..RouteFilter::default() };
-    let mut views = Vec::new();
-    for path in speaker.routes(&filter) {
-        let shown = match family {
-            Family::Both => true,
-            Family::Ipv4 => path.prefix.addr().is_ipv4(),
-            Family::Ipv6 => path.prefix.addr().is_ipv6(),
-        };
-        if !shown || path.import != ImportReason::Accepted {
+pub(crate) fn routes(speaker: Option<&Speaker>, kernel: &Kernel, family: Family, limit: usize) -> Routes {
+    let Some(speaker) = speaker else { return Routes::default() };
+    let (v4, v6) = match family {
+        Family::Both => (true, true),
+        Family::Ipv4 => (true, false),
+        Family::Ipv6 => (false, true),
+    };
+    let mut routes = Routes::default();
+    for (wanted, all, family) in [
+        (v4, Ipv4Net::default().into(), bird_packet::Family::Ipv4Unicast),
+        (v6, Ipv6Net::default().into(), bird_packet::Family::Ipv6Unicast),
+    ] {
+        if !wanted {
             continue;
         }
-        let fib = speaker.fib_route(path.prefix).filter(|_| path.best);
-        let how = match (fib.as_deref().map(|f| &f.target), path.next_hop) {
-            (Some(FibTarget::Blackhole), _) => "blackhole".to_owned(),
-            (Some(FibTarget::Hops(hops)), _) if !hops.is_empty() => {
-                let hop = &hops[0];
-                let device = hop.device.clone().or_else(|| kernel.link_name(hop.ifindex));
-                device.map_or(format!("via {}", hop.via), |d| format!("via {} on {d}", hop.via))
-            }
-            (_, Some(next_hop)) => format!("via {next_hop}"),
-            (_, None) => path.interface.map_or_else(|| "unreachable".to_owned(), |i| format!("dev {i}")),
-        };
-        views.push(RouteView { prefix: path.prefix, how, from: path.from, best: path.best });
+        let (paths, networks) = speaker.accepted(family);
+        routes.paths += paths;
+        routes.networks += networks;
+        let left = limit.saturating_sub(routes.shown.len());
+        let filter =
+            RouteFilter { prefix: Some(all), inside: true, limit: Some(left), ..RouteFilter::default() };
+        let accepted = speaker.routes(&filter).into_iter().filter(|p| p.import == ImportReason::Accepted);
+        routes.shown.extend(accepted.map(|path| shown(speaker, kernel, path)));
     }
-    views
+    routes
+}
+
+fn shown(speaker: &Speaker, kernel: &Kernel, path: PathView) -> RouteView {
+    let fib = speaker.fib_route(path.prefix).filter(|_| path.best);
+    let how = match (fib.as_deref().map(|f| &f.target), path.next_hop) {
+        (Some(FibTarget::Blackhole), _) => "blackhole".to_owned(),
+        (Some(FibTarget::Hops(hops)), _) if !hops.is_empty() => {
+            let hop = &hops[0];
+            let device = hop.device.clone().or_else(|| kernel.link_name(hop.ifindex));
+            device.map_or(format!("via {}", hop.via), |d| format!("via {} on {d}", hop.via))
+        }
+        (_, Some(next_hop)) => format!("via {next_hop}"),
+        (_, None) => path.interface.map_or_else(|| "unreachable".to_owned(), |i| format!("dev {i}")),
+    };
+    RouteView { prefix: path.prefix, how, from: path.from, best: path.best }
 }
 
 /// A kernel route in words, with the device that the kernel chose.

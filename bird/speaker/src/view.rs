@@ -370,6 +370,14 @@ impl Speaker {
         views
     }
 
+    /// Paths of a family that import took, and prefixes whose best path is one.
+    pub fn accepted(&self, family: Family) -> (usize, usize) {
+        match family {
+            Family::Ipv4Unicast => accepted(&self.v4),
+            Family::Ipv6Unicast => accepted(&self.v6),
+        }
+    }
+
     fn routes_of<N: Net>(
         &self,
         rib: &Rib<N>,
@@ -381,14 +389,20 @@ impl Speaker {
             Some(net) => net,
             None => None,
         };
-        let mut ids: Vec<DestId> = match wanted {
-            Some(net) if !filter.inside => rib.table.find(net).into_iter().collect(),
-            Some(net) => rib.table.dest_ids().filter(|id| net.contains(rib.table.net(*id))).collect(),
-            None => rib.table.dest_ids().collect(),
+        let with_net = |id| (rib.table.net(id), id);
+        let mut found: Vec<(N, DestId)> = match wanted {
+            Some(net) if !filter.inside => rib.table.find(net).map(with_net).into_iter().collect(),
+            Some(net) => rib.table.dest_ids().map(with_net).filter(|(n, _)| net.contains(*n)).collect(),
+            None => rib.table.dest_ids().map(with_net).collect(),
         };
-        ids.sort_unstable_by_key(|id| rib.table.net(*id));
+        // To sort a million for the sake of the first few takes too long. Each has a path, and no path is left out.
+        if let Some(limit) = filter.limit.filter(|limit| peer.is_none() && *limit < found.len()) {
+            found.select_nth_unstable(limit);
+            found.truncate(limit);
+        }
+        found.sort_unstable();
         let mut views = Vec::new();
-        for id in ids {
+        for (_, id) in found {
             if filter.limit.is_some_and(|limit| views.len() >= limit) {
                 break;
             }
@@ -592,6 +606,15 @@ impl Speaker {
             reason => reason,
         }
     }
+}
+
+fn accepted<N: Net>(rib: &Rib<N>) -> (usize, usize) {
+    let mut counts = (0, 0);
+    for id in rib.table.dest_ids() {
+        counts.0 += rib.table.paths(id).iter().filter(|p| !p.is_filtered()).count();
+        counts.1 += usize::from(rib.table.best(id).is_some());
+    }
+    counts
 }
 
 fn parked(peer: &Peer) -> Option<Parked> {

@@ -286,3 +286,19 @@ fn a_route_inside_somebody_elses_is_named() {
     assert_eq!(around("10.77.0.0/16"), None, "the default route is around everything");
     assert_eq!(around("10.99.0.0/16"), None, "there is no such route");
 }
+
+/// A limit takes from the front of what would be shown without one, and the count is of everything that import took.
+#[test]
+fn the_first_routes_are_the_first_of_all() {
+    let mut world = world(false);
+    let speaker = world.speaker(0);
+    let all = speaker.routes(&RouteFilter::default());
+    for limit in [0, 1, 2, 7, 30, all.len(), all.len() + 1] {
+        let some = speaker.routes(&RouteFilter { limit: Some(limit), ..RouteFilter::default() });
+        assert_eq!(some, all[..limit.min(all.len())], "{limit}");
+    }
+    let accepted = all.iter().filter(|p| p.import == ImportReason::Accepted).count();
+    let networks = all.iter().filter(|p| p.best).count();
+    assert!(accepted < all.len() && networks < accepted);
+    assert_eq!(speaker.accepted(bird_packet::Family::Ipv4Unicast), (accepted, networks));
+}
