@@ -256,7 +256,14 @@ impl Line {
     }
 
     fn ask(&self, request: &str) -> Vec<serde_json::Value> {
-        let mut stream = UnixStream::connect(self.lab.file("left.sock")).unwrap();
+        // A daemon that has just begun has the file of its socket a moment before it listens.
+        let begun = Instant::now();
+        let mut stream = loop {
+            match UnixStream::connect(self.lab.file("left.sock")) {
+                Err(_) if begun.elapsed() < SOON => std::thread::sleep(Duration::from_millis(20)),
+                outcome => break outcome.unwrap(),
+            }
+        };
         writeln!(stream, "{request}").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         BufReader::new(stream).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
