@@ -262,7 +262,9 @@ fn b12_a_storm_of_routes_delays_no_keepalive_and_leaves_no_memory() {
     println!("b12 | memory {memory:?} KiB, longest silence {:.2} s", table.longest_gap.as_secs_f64());
     assert_eq!(table.ended, None, "the session with the short hold time stays\n{}", scene.lab.logs(20));
     assert!(table.longest_gap < Duration::from_secs(3), "{:?}", table.longest_gap);
-    assert!(memory.iter().all(|m| *m <= memory[0] + memory[0] / 10), "{memory:?}");
+    // Tables are given back some tenths of a second after they are empty: by chance before or after this looks.
+    let begun = memory[..3].iter().max().copied().unwrap_or_default();
+    assert!(memory.iter().all(|m| *m <= begun + begun / 10), "{memory:?}");
 }
 
 /// Routes that come and go 100 times a second, for four seconds.
