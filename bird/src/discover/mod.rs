@@ -204,8 +204,10 @@ impl Discovery {
             }
             if found.place != before {
                 changed = true;
-                let at = found.place.as_ref().map_or_else(|| "nowhere".to_owned(), Place::to_string);
-                tracing::info!(peer = name, by = %by, at, "peer found");
+                match &found.place {
+                    Some(place) => tracing::info!(peer = name, by = %by, address = %place, "peer found"),
+                    None => tracing::info!(peer = name, by = %by, "peer not found any more"),
+                }
             }
         }
         if changed {
