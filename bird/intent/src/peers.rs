@@ -44,6 +44,25 @@ struct Peering<'a> {
     fact: &'a PeerFact,
 }
 
+impl<'a> Peering<'a> {
+    /// One that names a single peer and wants nothing else.
+    fn of(kind: PeerType, address: IpAddr, as_number: u32, name: &'a str, fact: &'a PeerFact) -> Self {
+        Self {
+            kind,
+            address,
+            discover: None,
+            port: None,
+            as_number,
+            by_address: true,
+            calico_node: false,
+            cluster_id: None,
+            reachable_by: None,
+            name,
+            fact,
+        }
+    }
+}
+
 struct Search<'a> {
     facts: &'a Facts,
     node: &'a str,
@@ -182,17 +201,10 @@ impl<'a> Search<'a> {
                 let port = port.or_else(|| self.port_of_node_at(*ip, as_number));
                 let calico_node = self.facts.nodes.values().any(|n| n.has_address(*ip));
                 let peering = Peering {
-                    kind,
-                    address: *ip,
-                    discover: None,
                     port,
-                    as_number,
-                    by_address: true,
                     calico_node,
-                    cluster_id: None,
                     reachable_by: *reachable_by,
-                    name,
-                    fact,
+                    ..Peering::of(kind, *ip, as_number, name, fact)
                 };
                 self.add(peering, Some(problems));
             }
@@ -215,19 +227,13 @@ impl<'a> Search<'a> {
                     .flat_map(|w| w.addresses.iter().copied())
                     .collect();
                 for address in addresses {
-                    let peering = Peering {
-                        kind: PeerType::LocalWorkload,
+                    let peering = Peering::of(
+                        PeerType::LocalWorkload,
                         address,
-                        discover: None,
-                        port: None,
-                        as_number: fact.as_number.unwrap_or(self.global_as),
-                        by_address: true,
-                        calico_node: false,
-                        cluster_id: None,
-                        reachable_by: None,
+                        fact.as_number.unwrap_or(self.global_as),
                         name,
                         fact,
-                    };
+                    );
                     self.add(peering, Some(problems));
                 }
             }
@@ -285,19 +291,7 @@ impl<'a> Search<'a> {
                 Ipv6Addr::UNSPECIFIED.into()
             }
         };
-        let peering = Peering {
-            kind,
-            address,
-            discover: Some(by),
-            port: None,
-            as_number,
-            by_address: true,
-            calico_node: false,
-            cluster_id: None,
-            reachable_by: None,
-            name,
-            fact,
-        };
+        let peering = Peering { discover: Some(by), ..Peering::of(kind, address, as_number, name, fact) };
         self.add(peering, Some(problems));
     }
 
@@ -348,17 +342,10 @@ impl<'a> Search<'a> {
         let wanted = [node.address(Family::Ipv4).filter(|_| v4), node.address(Family::Ipv6).filter(|_| v6)];
         for address in wanted.into_iter().flatten() {
             let peering = Peering {
-                kind,
-                address,
-                discover: None,
                 port: self.listen_port(other),
-                as_number: node.as_number.unwrap_or(self.global_as),
                 by_address: false,
-                calico_node: false,
                 cluster_id: node.cluster_id,
-                reachable_by: None,
-                name,
-                fact,
+                ..Peering::of(kind, address, node.as_number.unwrap_or(self.global_as), name, fact)
             };
             self.add(peering, problems.as_deref_mut());
         }

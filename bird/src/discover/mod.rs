@@ -14,7 +14,7 @@ mod link;
 mod packet;
 mod radv;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,8 +83,8 @@ pub(crate) struct Discovery {
     seen: u64,
     /// Sessions or the plan changed.
     pub(crate) stale: bool,
-    /// What was said of other routers, by interface.
-    said: BTreeMap<String, Ipv6Addr>,
+    /// Interfaces of whose other routers something was said.
+    said: BTreeSet<String>,
 }
 
 /// What follows from a look at everything.
@@ -109,7 +109,7 @@ impl Discovery {
             heard: BTreeMap::new(),
             seen: 0,
             stale: false,
-            said: BTreeMap::new(),
+            said: BTreeSet::new(),
         }
     }
 
@@ -326,12 +326,11 @@ fn missing_gateway(v4: bool, route: &DefaultRoute) -> (String, String) {
 }
 
 /// Says once that a second router is heard.
-fn warn_of_others(said: &mut BTreeMap<String, Ipv6Addr>, peer: &str, interface: &str, heard: Option<&Heard>) {
+fn warn_of_others(said: &mut BTreeSet<String>, peer: &str, interface: &str, heard: Option<&Heard>) {
     let Some((other, neighbour)) = heard.and_then(|h| Some((h.other?, h.neighbour?))) else { return };
-    if said.contains_key(interface) {
+    if !said.insert(interface.to_owned()) {
         return;
     }
-    said.insert(interface.to_owned(), other);
     tracing::warn!(
         peer, interface, %other, %neighbour,
         fix = "let only the neighbour advertise there, or name the peer by its address",

@@ -213,9 +213,7 @@ impl Fib {
             self.written.times.note(done.took);
             self.written.requests += purposes.len() as u64;
             self.written.failures += done.failed.len() as u64;
-            if !(done.failed.is_empty() && self.refused.is_empty()) {
-                self.settle(kernel, purposes, &done.failed.into_iter().collect(), now);
-            }
+            self.settle(kernel, purposes, &done.failed.into_iter().collect(), now);
         }
     }
 
@@ -226,30 +224,35 @@ impl Fib {
         failed: &HashMap<usize, Errno>,
         now: Instant,
     ) {
+        // What should go is gone; what is written needs a word only if it was refused before.
+        let is_open = |(index, purpose): &(usize, Purpose)| {
+            purpose.wanted.is_some()
+                && (failed.contains_key(index) || self.refused.why(purpose.prefix).is_some())
+        };
+        let open: Vec<(usize, Purpose)> = purposes.into_iter().enumerate().filter(is_open).collect();
+        if open.is_empty() {
+            return;
+        }
         let overtaken: HashSet<IpNet> = self.in_flight.iter().flatten().map(|p| p.prefix).collect();
         let mut again = Batch::default();
         let mut refused = Vec::new();
-        for (index, purpose) in purposes.into_iter().enumerate() {
-            // What should go is gone.
-            let Some(wanted) = purpose.wanted else { continue };
-            let prefix = purpose.prefix;
-            match failed.get(&index) {
-                _ if overtaken.contains(&prefix) => {}
-                None => {
-                    self.refused.remove(prefix);
+        for (index, Purpose { prefix, wanted, in_place }) in open {
+            if overtaken.contains(&prefix) {
+                continue;
+            }
+            let Some(&errno) = failed.get(&index) else {
+                self.refused.remove(prefix);
+                continue;
+            };
+            match wanted.as_ref().and_then(|wanted| as_route(kernel, prefix, wanted)) {
+                // Ours, though we did not know of it: a notification that crossed our own write.
+                Some(route)
+                    if errno == Errno::EEXIST && !in_place && !kernel.has_foreign(prefix, route.metric) =>
+                {
+                    again.requests.push(Request::ReplaceRoute(route));
+                    again.purposes.push(Purpose { prefix, wanted, in_place: true });
                 }
-                Some(&errno) => match as_route(kernel, prefix, &wanted) {
-                    // Ours, though we did not know of it: a notification that crossed our own write.
-                    Some(route)
-                        if errno == Errno::EEXIST
-                            && !purpose.in_place
-                            && !kernel.has_foreign(prefix, route.metric) =>
-                    {
-                        again.requests.push(Request::ReplaceRoute(route));
-                        again.purposes.push(Purpose { prefix, wanted: Some(wanted), in_place: true });
-                    }
-                    _ => refused.push((prefix, errno)),
-                },
+                _ => refused.push((prefix, errno)),
             }
         }
         self.report(&refused);
