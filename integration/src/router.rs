@@ -88,30 +88,9 @@ impl Router {
                 // FRR drops its rights to the user frr, which must reach its directory.
                 std::os::unix::fs::chown(&dir, uid("frr"), None).context("lab: the directory of FRR")?;
                 std::fs::set_permissions(lab.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-                let vty = dir.to_string_lossy().into_owned();
-                let zserv = dir.join("zserv.api").to_string_lossy().into_owned();
                 for daemon in ["zebra", "bgpd"] {
-                    let pid = dir.join(format!("{daemon}.pid")).to_string_lossy().into_owned();
-                    router.processes.push(Process::new(
-                        &format!("router-{daemon}"),
-                        space,
-                        lab.dir(),
-                        &[
-                            &format!("/usr/lib/frr/{daemon}"),
-                            "-f",
-                            &file.to_string_lossy(),
-                            "-z",
-                            &zserv,
-                            "--vty_socket",
-                            &vty,
-                            "-i",
-                            &pid,
-                            "-P",
-                            "0",
-                            "--log",
-                            "stdout",
-                        ],
-                    ));
+                    let name = format!("router-{daemon}");
+                    router.processes.push(frr_daemon(&name, daemon, space, lab.dir(), &dir, &file));
                 }
             }
         }
@@ -176,6 +155,27 @@ fn frr_conf(config: &RouterConfig) -> String {
     }
     text += " exit-address-family\nroute-map NONE deny 10\n";
     text
+}
+
+/// A daemon of FRR (`zebra`, `bgpd`, `bfdd`), not yet started. Its sockets lie in `dir`, which the user frr must reach.
+pub fn frr_daemon(
+    name: &str,
+    daemon: &str,
+    space: &Namespace,
+    logs: &Path,
+    dir: &Path,
+    conf: &Path,
+) -> Process {
+    let path = |file: &str| dir.join(file).to_string_lossy().into_owned();
+    let (program, conf) = (format!("/usr/lib/frr/{daemon}"), conf.to_string_lossy());
+    let (zserv, bfdctl, vty) = (path("zserv.api"), path("bfdd.sock"), dir.to_string_lossy());
+    let pid = path(&format!("{daemon}.pid"));
+    let mut argv = vec![&*program, "-f", &conf, "-z", &zserv, "--vty_socket", &vty, "-i", &pid];
+    argv.extend(["-P", "0", "--log", "stdout"]);
+    if daemon == "bfdd" {
+        argv.extend(["--bfdctl", &bfdctl]);
+    }
+    Process::new(name, space, logs, &argv)
 }
 
 /// The number of a user of this host.

@@ -9,13 +9,14 @@
 
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use integration::lab::{Lab, Namespace, Process, RouteWatch, eventually};
 use integration::picture::{NODES, Options, Picture, ROUTER, ROUTER_AS, binary, routes};
-use integration::router::RouterKind;
+use integration::router::{RouterKind, frr_daemon};
 use integration::seed;
 use integration::store::StoreKind;
 use nix::sys::signal::Signal;
@@ -82,23 +83,7 @@ impl Pair {
         let empty = self.file("zebra.conf", "");
         let mut processes = Vec::new();
         for (daemon, file) in [("zebra", &empty), ("bgpd", &conf)] {
-            let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-            let argv = [
-                &format!("/usr/lib/frr/{daemon}"),
-                "-f",
-                file,
-                "-z",
-                &path("zserv.api"),
-                "--vty_socket",
-                &path(""),
-                "-i",
-                &path(&format!("{daemon}.pid")),
-                "-P",
-                "0",
-                "--log",
-                "stdout",
-            ];
-            let mut process = Process::new(daemon, &self.theirs, self.lab.dir(), &argv);
+            let mut process = frr_daemon(daemon, daemon, &self.theirs, self.lab.dir(), &dir, Path::new(file));
             process.start().unwrap();
             // bgpd knows no link until it has zebra.
             let there = || if dir.join("zserv.api").exists() { Ok(()) } else { Err("no zebra".to_owned()) };

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use common::{changes, router, watch};
 use integration::lab::{Lab, Namespace, Process, eventually};
+use integration::router::frr_daemon;
 
 const SOON: Duration = Duration::from_secs(20);
 /// 3 x 100 ms, and what a busy machine takes to act on it.
@@ -190,31 +191,14 @@ impl Line {
         );
         let conf = self.file("frr.conf", &text);
         let dir = self.lab.dir().to_str().unwrap();
-        let (zserv, bfdctl) = (format!("{dir}/zserv.api"), format!("{dir}/bfdd.sock"));
         // FRR gives up its rights and is the user frr, which must reach these.
         self.right.sh(&format!("chown frr {dir} && chmod 755 {dir} && chmod 644 {conf}")).unwrap();
         let mut all = Vec::new();
         for daemon in ["zebra", "bfdd", "bgpd"] {
-            let (program, pid) = (format!("/usr/lib/frr/{daemon}"), format!("{dir}/{daemon}.pid"));
-            let mut argv = vec![
-                &*program,
-                "-f",
-                &conf,
-                "-z",
-                &zserv,
-                "--vty_socket",
-                dir,
-                "-i",
-                &pid,
-                "-P",
-                "0",
-                "--log",
-                "stdout",
-            ];
-            if daemon == "bfdd" {
-                argv.extend(["--bfdctl", &bfdctl]);
-            }
-            all.push(self.start(daemon, &self.right, &argv));
+            let logs = self.lab.dir();
+            let mut process = frr_daemon(daemon, daemon, &self.right, logs, logs, Path::new(&conf));
+            process.start().unwrap();
+            all.push(process);
             let vty = format!("{dir}/{daemon}.vty");
             eventually(SOON, || if Path::new(&vty).exists() { Ok(()) } else { Err(format!("no {vty}")) })
                 .unwrap();

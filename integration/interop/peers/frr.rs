@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use integration::lab::Process;
+use integration::router::frr_daemon;
 use serde_json::{Deserializer, Value};
 
 use super::{Host, LLGR_STALE, Peer, Route, numbers};
@@ -28,24 +30,8 @@ impl Frr {
         std::os::unix::fs::chown(&host.dir, integration::router::uid("frr"), None)
             .context("the directory of FRR")?;
         let make = |daemon: &str, config: &str| {
-            let program = format!("/usr/lib/frr/{daemon}");
-            let (socket, pid) = (host.path("zserv.api"), host.path(&format!("{daemon}.pid")));
-            let argv = [
-                &program,
-                "-f",
-                config,
-                "-z",
-                &socket,
-                "--vty_socket",
-                &host.path(""),
-                "-i",
-                &pid,
-                "-P",
-                "0",
-                "--log",
-                "stdout",
-            ];
-            host.process(daemon, &argv)
+            let name = format!("{}-{daemon}", host.name);
+            frr_daemon(&name, daemon, &host.space, &host.logs, &host.dir, Path::new(config))
         };
         let (zebra, bgpd) = (make("zebra", &empty), make("bgpd", &file));
         let bfdd = speaker.neighbours.iter().any(|n| n.bfd).then(|| make("bfdd", &empty));

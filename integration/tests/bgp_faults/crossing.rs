@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use integration::lab::{Namespace, Process, run_in};
-use integration::router::uid;
+use integration::router::{frr_daemon, uid};
 
 use crate::relay::{End, Relay};
 use crate::scene::{AS, SOON, Scene, at};
@@ -167,27 +167,9 @@ fn frr(scene: &Scene, space: &Namespace, id: &str) -> Vec<Process> {
     // FRR drops its rights to the user frr, which must reach its directory.
     std::os::unix::fs::chown(&dir, uid("frr"), None).unwrap();
     std::fs::set_permissions(scene.lab.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let text = |name: &str| dir.join(name).to_string_lossy().into_owned();
     let mut processes = Vec::new();
-    for (daemon, file) in [("zebra", text("zebra.conf")), ("bgpd", text("bgpd.conf"))] {
-        let program = format!("/usr/lib/frr/{daemon}");
-        let (socket, vty, pid) = (text("zserv.api"), text(""), text(&format!("{daemon}.pid")));
-        let argv = [
-            &program,
-            "-f",
-            &file,
-            "-z",
-            &socket,
-            "--vty_socket",
-            &vty,
-            "-i",
-            &pid,
-            "-P",
-            "0",
-            "--log",
-            "stdout",
-        ];
-        let mut process = Process::new(daemon, space, scene.lab.dir(), &argv);
+    for (daemon, file) in [("zebra", empty), ("bgpd", file)] {
+        let mut process = frr_daemon(daemon, daemon, space, scene.lab.dir(), &dir, &file);
         process.start().unwrap();
         // bgpd tries zebra again only after ten seconds.
         scene.until(Duration::from_secs(10), || {
